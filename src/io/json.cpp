@@ -1,0 +1,169 @@
+#include "src/io/json.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <unordered_set>
+#include <vector>
+
+namespace ptrain {
+namespace {
+
+constexpr size_t max_depth = 64;
+
+/// "line 3, column 7" of a byte offset.
+std::string position(std::string_view text, size_t offset, int first_line) {
+  offset = std::min(offset, text.size());
+  int line = first_line;
+  size_t start = 0;
+  for (size_t i = 0; i < offset; ++i) {
+    if (text[i] == '\n') {
+      ++line;
+      start = i + 1;
+    }
+  }
+  return fmt::format("{}:{}", line, offset - start + 1);
+}
+
+/// Builds the value by nlohmann's own DOM builder and refuses what that one accepts: duplicates and deep
+/// nesting.
+class StrictSax : public nlohmann::json_sax<Json> {
+ public:
+  StrictSax(Json& root, std::string_view text, std::string_view where, int first_line)
+      : dom_(root, true), text_(text), where_(where), first_line_(first_line) {}
+
+  bool null() override { return dom_.null(); }
+  bool boolean(bool value) override { return dom_.boolean(value); }
+  bool number_integer(number_integer_t value) override { return dom_.number_integer(value); }
+  bool number_unsigned(number_unsigned_t value) override { return dom_.number_unsigned(value); }
+  bool number_float(number_float_t value, const string_t& s) override { return dom_.number_float(value, s); }
+  bool string(string_t& value) override { return dom_.string(value); }
+  bool binary(binary_t& value) override { return dom_.binary(value); }
+  bool start_object(size_t n) override {
+    deeper();
+    names_.emplace_back();
+    return dom_.start_object(n);
+  }
+  bool key(string_t& name) override {
+    check(names_.back().insert(name).second, ExitCode::input,
+          "{}: the name \"{}\" appears twice in one object", where_, name);
+    return dom_.key(name);
+  }
+  bool end_object() override {
+    names_.pop_back();
+    --depth_;
+    return dom_.end_object();
+  }
+  bool start_array(size_t n) override {
+    deeper();
+    return dom_.start_array(n);
+  }
+  bool end_array() override {
+    --depth_;
+    return dom_.end_array();
+  }
+  bool parse_error(size_t offset, const std::string&, const nlohmann::detail::exception& error) override {
+    std::string reason = error.what();
+    if (const size_t cut = reason.find("parse error"); cut != std::string::npos) reason = reason.substr(cut);
+    if (const size_t cut = reason.find(": "); cut != std::string::npos) reason = reason.substr(cut + 2);
+    fail(ExitCode::input, "{}:{}: not valid JSON: {}", where_,
+         position(text_, offset ? offset - 1 : 0, first_line_), reason);
+  }
+
+ private:
+  void deeper() {
+    check(++depth_ <= max_depth, ExitCode::input, "{}: JSON nested deeper than {} levels", where_, max_depth);
+  }
+
+  nlohmann::detail::json_sax_dom_parser<Json> dom_;
+  std::string_view text_;
+  std::string_view where_;
+  int first_line_;
+  size_t depth_ = 0;
+  std::vector<std::unordered_set<std::string>> names_;
+};
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view where, int first_line) {
+  Json root;
+  StrictSax sax(root, text, where, first_line);
+  Json::sax_parse(text.begin(), text.end(), &sax);
+  return root;
+}
+
+std::string read_text(const std::filesystem::path& path, int64_t max_bytes) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  check(std::filesystem::exists(status), ExitCode::input, "{}: no such file", path.string());
+  check(std::filesystem::is_regular_file(status), ExitCode::input, "{}: not a regular file", path.string());
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
+  check(!error, ExitCode::input, "{}: {}", path.string(), error.message());
+  check(bytes <= max_bytes, ExitCode::input, "{}: {} bytes, more than the {} that are accepted here",
+        path.string(), bytes, max_bytes);
+  std::ifstream file(path, std::ios::binary);
+  check(file.good(), ExitCode::input, "{}: cannot be read: {}", path.string(), std::strerror(errno));
+  std::string text(static_cast<size_t>(bytes), '\0');
+  file.read(text.data(), bytes);
+  check(file.gcount() == bytes, ExitCode::input, "{}: {} bytes expected, {} read", path.string(), bytes,
+        int64_t{file.gcount()});
+  return text;
+}
+
+Json read_json(const std::filesystem::path& path, int64_t max_bytes) {
+  return parse_json(read_text(path, max_bytes), path.string());
+}
+
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  const std::string temporary = path.string() + ".tmp";
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  check(fd >= 0, ExitCode::resources, "{}: cannot be written: {}", temporary, std::strerror(errno));
+  size_t done = 0;
+  bool is_good = true;
+  while (is_good && done < text.size()) {
+    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    is_good = n > 0;
+    if (is_good) done += static_cast<size_t>(n);
+  }
+  is_good = is_good && ::fsync(fd) == 0;
+  int reason = errno;
+  if (::close(fd) != 0 && is_good) {
+    is_good = false;
+    reason = errno;
+  }
+  check(is_good, ExitCode::resources, "{}: cannot be written: {}", temporary, std::strerror(reason));
+  check(::rename(temporary.c_str(), path.c_str()) == 0, ExitCode::resources,
+        "{}: cannot be renamed to {}: {}", temporary, path.string(), std::strerror(errno));
+}
+
+std::string_view kind_of(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::null:
+      return "null";
+    case Json::value_t::object:
+      return "an object";
+    case Json::value_t::array:
+      return "an array";
+    case Json::value_t::string:
+      return "a string";
+    case Json::value_t::boolean:
+      return "true or false";
+    case Json::value_t::number_integer:
+    case Json::value_t::number_unsigned:
+      return "an integer";
+    case Json::value_t::number_float:
+      return "a number with a fraction";
+    default:
+      return "something else";
+  }
+}
+
+void wrong_kind(const Json& value, std::string_view key, std::string_view expected, std::string_view where) {
+  fail(ExitCode::input, "{}: \"{}\" is {}, expected {}", where, key, kind_of(value), expected);
+}
+
+}  // namespace ptrain
