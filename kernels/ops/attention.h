@@ -1,0 +1,38 @@
+// Causal attention inside documents, tile by tile: no (T, T) matrix in memory.
+// Letters: B batch, T time, N = B * T rows (row b * T + t), H query heads, K key-value heads, D head size.
+#pragma once
+
+#include "kernels/ops/context.h"
+
+namespace ptrain {
+
+struct AttentionDims {
+  int64_t B = 0, T = 0, H = 0, K = 0, D = 0;
+  // Query head h reads key-value head (first_head + h) / group: first_head is not 0 where tensor parallelism
+  // cuts a group.
+  int64_t group = 1;
+  int64_t first_head = 0;
+  double scale = 1;    // scores are scale * q . k
+  int64_t window = 0;  // > 0: a query sees itself and the window - 1 positions before it; 0: all
+};
+
+/// out = softmax(scale q k') v over the keys that query t of row b sees: document_start[b, t] <= s <= t, and
+/// the window. q: (N, H*D)   k, v: (N, K*D)   document_start: (N) i32, time index of the first token of t's
+/// document out: (N, H*D)   lse: (B, H, T), log-sum-exp of the scaled scores, kept for backward.   q, k, v
+/// may be column views.
+void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
+                       Tensor document_start, Tensor out, Tensor lse);
+
+/// Gradients of the above from what it left. dq, dk, dv are overwritten and may be column views.
+/// delta: (B, H, T) scratch, becomes the row sums of out * dout.
+void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
+                        Tensor document_start, Tensor out, Tensor lse, Tensor dout, Tensor delta, Tensor dq,
+                        Tensor dk, Tensor dv);
+
+/// One new token a sequence against a cache of keys and values.
+/// q: (B, H*D)   keys, values: (B, P, K*D) of which lengths[b] positions are valid, the new token's last
+/// lengths: (B) i32   out: (B, H*D).   dims.T is not read.
+void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Tensor keys, Tensor values,
+                      Tensor lengths, Tensor out);
+
+}  // namespace ptrain

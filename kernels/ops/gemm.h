@@ -1,0 +1,23 @@
+// Linear layers: the three products of y = x W' + b. Any operand may be a column view (row stride larger than
+// its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal.
+#pragma once
+
+#include "kernels/ops/context.h"
+
+namespace ptrain {
+
+/// y = x w' + bias (Write::accumulate: y += …).   x: (N, C)   w: (O, C)   bias: (O) or empty   y: (N, O)
+void linear_forward(Context& context, Tensor x, Tensor w, Tensor bias, Tensor y,
+                    Write write = Write::overwrite);
+
+/// dx = dy w.   dy: (N, O)   w: (O, C)   dx: (N, C)
+void linear_backward_input(Context& context, Tensor dy, Tensor w, Tensor dx, Write write = Write::overwrite);
+
+/// dw += dy' x, summed over the rows.   dy: (N, O)   x: (N, C)   dw: (O, C)
+void linear_backward_weight(Context& context, Tensor dy, Tensor x, Tensor dw,
+                            Write write = Write::accumulate);
+
+/// db += sum over the rows of dy.   dy: (N, O)   db: (O)
+void linear_backward_bias(Context& context, Tensor dy, Tensor db, Write write = Write::accumulate);
+
+}  // namespace ptrain
