@@ -1,0 +1,61 @@
+// Where each weight of a stage lies in the rank's flat parameter buffer; gradients, moments and master follow
+// the same offsets. Offsets count elements. Pure: nothing is allocated here.
+#pragma once
+
+#include <vector>
+
+#include "parallel/plan/layout.h"
+#include "parallel/plan/workload.h"
+
+namespace ptrain {
+
+struct FlatPiece {
+  int unit = 0;   // index into Workload::units
+  int index = 0;  // index into Unit::pieces
+  Box box;        // the part of the global tensor that the rank holds, row-major in the buffer
+  Range elements;
+  std::vector<Range> counted;  // of the buffer: what this rank counts in norms; empty for a tied copy
+};
+
+struct FlatBucket {
+  Range units;
+  Range elements;  // count is a multiple of data * flat_alignment; padding stays zero
+};
+
+inline constexpr int64_t flat_alignment = 16;  // elements: 64 bytes of f32, 32 of bf16
+
+/// Units lie one after another, ascending; in a unit the pieces in table order, fusion groups without gaps,
+/// each group at a multiple of flat_alignment. Frozen pieces come behind all buckets.
+struct FlatLayout {
+  Range units;                      // of the stage
+  std::vector<FlatPiece> pieces;    // in the order of units and tables
+  std::vector<Range> unit_ranges;   // elements of each unit's trainable pieces, from units.begin on
+  std::vector<FlatBucket> buckets;  // in the order in which backward finishes them
+  int64_t trainable_elements = 0;   // size of gradients: buckets with their padding
+  int64_t elements = 0;             // size of parameters: trainable, then frozen
+  int data = 1;                     // ranks that share a bucket
+
+  const FlatPiece& piece(int unit, int index) const;
+};
+
+/// Layout of the units [units.begin, units.end) on `rank`; bucket_units as of cut_buckets. Only the rank's
+/// tensor coordinate matters: all ranks of a data group have the same layout.
+FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<Range>& bucket_units,
+                       const Mesh& mesh, int rank);
+
+/// The part of a bucket that data coordinate `data` reduces, updates and (ZeRO-1) keeps the state of: equal
+/// parts, one behind the other.
+Range shard_of(const FlatLayout& layout, int bucket, int data);
+/// Elements of all shards of one data coordinate.
+int64_t shard_elements(const FlatLayout& layout);
+
+/// `part` of the box `local` as ranges of local's row-major elements, ascending, neighbours merged.
+std::vector<Range> flat_ranges(const Box& local, const Box& part);
+
+/// What is counted within `elements` of the buffer, ascending.
+std::vector<Range> counted_in(const FlatLayout& layout, Range elements);
+
+/// The common part of two ranges; count 0 where they do not touch.
+Range intersection(Range a, Range b);
+
+}  // namespace ptrain

@@ -1,0 +1,68 @@
+// The plan of a run: everything that follows from (model, configuration, world), decided before anything is
+// allocated. `ptrain plan` prints the very value that the run executes. Pure.
+#pragma once
+
+#include <vector>
+
+#include "parallel/plan/flat.h"
+#include "parallel/plan/ledger.h"
+#include "parallel/plan/schedule.h"
+#include "parallel/plan/simulate.h"
+#include "parallel/plan/workload.h"
+
+namespace ptrain {
+
+struct StagePlan {
+  int position = 0;
+  int chunk = 0;
+  Range units;                      // of Workload::units
+  std::vector<Range> bucket_units;  // in the order in which backward finishes them
+};
+
+struct Plan {
+  Workload workload;
+  ParallelConfig parallel;
+  Mesh mesh;
+  StageMap map{1};
+  int micros = 0;              // micro-batches a step and data rank
+  int64_t rows = 0;            // N = micro * sequence_length
+  bool is_tied_apart = false;  // the embedding's two copies lie on different positions
+  std::vector<StagePlan> stages;
+  Schedule schedule;                    // lowered: transfers, tied sum, reductions, slots
+  Costs costs;                          // by FLOPs (seconds at 1 FLOP/s), transfers free
+  Report report;                        // simulate(schedule, map, costs)
+  std::vector<std::vector<int>> slots;  // [position][chunk]
+
+  const std::vector<Action>& program(int rank) const;
+};
+
+/// Refuses (usage), naming the values and the fix: a world that is not tensor * pipeline * data, heads that
+/// tensor does not divide, more stages than blocks, a global batch that is no multiple of micro * data, what
+/// is not built.
+Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int world);
+
+/// How `rank` lays out the weights of its chunk.
+FlatLayout flat_layout_of(const Plan& plan, int rank, int chunk = 0);
+
+/// Rows of an activation with these Rows on a rank: N, or its share under sequence parallelism, padded.
+int64_t local_rows(const Plan& plan, Rows rows);
+/// Elements of one row of `tensor` on `rank`.
+int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank);
+/// Bytes of `tensor` on `rank` for one micro-batch.
+int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank);
+
+/// Everything that `rank` holds from the first step on.
+Ledger ledger_of(const Plan& plan, int rank);
+
+/// What a rank sends over one axis in one step. n ranks, S bytes: all-reduce 2 S (n - 1) / n in 2 (n - 1)
+/// messages, all-gather and reduce-scatter half of it.
+struct Traffic {
+  int64_t bytes = 0;
+  int64_t messages = 0;
+};
+struct RankTraffic {
+  Traffic tensor, pipeline, data;
+};
+RankTraffic traffic_of(const Plan& plan, int rank);
+
+}  // namespace ptrain

@@ -1,0 +1,119 @@
+// What each rank of a pipeline does, in order, as lists of actions: the schedules themselves and the passes
+// that lower them (transfers, tied weights, reductions, slots). Pure: nothing here runs anything; see
+// simulate.h for judging a schedule and parallel/run/pipeline.h for playing it.
+//
+// A *position* is a place along the pipeline axis, a *stage* a run of layers, a *chunk* the index of a stage
+// among those of its position. With one chunk a position, stage and position are the same number.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ptrain {
+
+enum class ActionKind : uint8_t {
+  forward,
+  backward,          // input and weights at once
+  backward_input,    // zero bubble: the gradient that the stage before waits for
+  backward_weights,  // zero bubble: the rest, whenever there is time
+  send_activation,   // to the next stage; starts and returns
+  receive_activation,
+  send_gradient,  // to the stage before; starts and returns
+  receive_gradient,
+  send_tied,  // the own gradient of the tied embedding, to the other end of the pipeline
+  receive_tied,
+  add_tied,  // own + received, both known
+  reduce,    // starts the sum of a bucket's gradients over the data axis
+};
+
+std::string_view name_of(ActionKind kind);
+bool is_forward(ActionKind kind);
+bool is_backward(ActionKind kind);  // whole or half
+bool is_compute(ActionKind kind);
+bool is_send(ActionKind kind);
+bool is_receive(ActionKind kind);
+
+/// Messages of one lane between two positions arrive in the order in which they were sent.
+enum class Lane : uint8_t { activation, gradient, tied };
+Lane lane_of(ActionKind kind);  // of a send or receive
+
+struct Action {
+  ActionKind kind = ActionKind::forward;
+  int chunk = 0;
+  int micro = -1;   // of compute and of transfers between stages
+  int peer = -1;    // the other position, of transfers
+  int bucket = -1;  // of reduce; of a backward: only the units of this bucket, -1 = the whole stage
+  int slot = -1;    // of compute and transfers, once slots are given: which set of activations of the chunk
+
+  bool operator==(const Action&) const = default;
+};
+
+/// "F3", "B3", "B3/1" (bucket 1), "send activation 3 to 1", with several chunks "F3'1"
+std::string to_string(const Action& action);
+
+/// Which stage lies on which position.
+class StageMap {
+ public:
+  /// Round the positions, `chunks` times: stage s at position s % positions, chunk s / positions.
+  StageMap(int positions, int chunks = 1) : positions_(positions), chunks_(chunks) {}
+
+  int positions() const { return positions_; }
+  int chunks() const { return chunks_; }
+  int stages() const { return positions_ * chunks_; }
+  int position_of(int stage) const { return stage % positions_; }
+  int chunk_of(int stage) const { return stage / positions_; }
+  int stage_of(int position, int chunk) const { return chunk * positions_ + position; }
+  bool is_first(int stage) const { return stage == 0; }
+  bool is_last(int stage) const { return stage + 1 == stages(); }
+
+ private:
+  int positions_;
+  int chunks_;
+};
+
+struct Schedule {
+  std::string name;
+  int micros = 0;
+  std::vector<std::vector<Action>> programs;  // a position's actions, top to bottom
+};
+
+/// All forwards, then all backwards in ascending micro order (so that gradients add up as under 1f1b).
+/// Compute only.
+Schedule gpipe(const StageMap& map, int micros);
+/// p - s forwards to warm up (s the position, p positions), then one backward, one forward in turn. Compute
+/// only. Errors (usage): more than one chunk a position, which is the interleaved schedule.
+Schedule one_f_one_b(const StageMap& map, int micros);
+
+/// Adds sends right behind the compute that makes what they carry, receives right before the compute that
+/// needs it. On a lane both sides keep one order: where a receiver needs a later message first, the earlier
+/// ones are received before it. Stages that follow each other on one position hand over without a transfer.
+Schedule with_transfers(Schedule schedule, const StageMap& map);
+
+/// Cuts the last micro's backward of every stage at its buckets and starts each bucket's reduction as soon as
+/// its gradients are whole; a gradient's send goes before the last reduction. buckets[stage] = number of
+/// buckets of that stage; bucket 0 is finished first.
+Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vector<int>& buckets);
+
+/// The tied embedding's gradients on the first and the last stage: each side sends its own and adds the
+/// other's before the reduction of the bucket that holds them (the last of the first stage, the first of the
+/// last stage). Needs reductions; does nothing with one position.
+Schedule with_tied_sum(Schedule schedule, const StageMap& map);
+
+/// Gives every forward the lowest free slot of its chunk, held until its backward is done, and names it in
+/// all actions of that micro. Returns the number of slots in slots_of().
+Schedule with_slots(Schedule schedule, const StageMap& map);
+/// [position][chunk]: how many sets of activations the schedule needs; equals Report::peak_live.
+std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map);
+
+/// Empty when all holds, else what is wrong, where and why it must not be: every micro's forward and backward
+/// exactly once on every stage, forward first; backwards (and so gradients) in ascending micro order; a
+/// micro's backward segments complete and in order; reductions once, behind the last backward of their
+/// bucket; sends and receives of every lane equal in number and order.
+/// buckets: as in with_reductions, or empty where the schedule has none.
+std::string fault_of(const Schedule& schedule, const StageMap& map, const std::vector<int>& buckets = {});
+/// Throws (defect) fault_of() unless it is empty.
+void validate(const Schedule& schedule, const StageMap& map, const std::vector<int>& buckets = {});
+
+}  // namespace ptrain

@@ -1,0 +1,58 @@
+// Runs a schedule on paper: does it finish, how long does it take, what does it hold. Pure; costs come from
+// the caller (estimated, or measured).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "parallel/plan/schedule.h"
+
+namespace ptrain {
+
+/// Seconds (or any unit). Transfers cost their receiver nothing but waiting: they run beside compute.
+struct Costs {
+  std::vector<double> forward_s;    // [stage] of one micro
+  std::vector<double> backward_s;   // [stage] of one micro, input and weights
+  std::vector<double> input_share;  // [stage] of backward_s that is the input half; empty = one half
+  double activation_s = 0;          // one transfer to the next stage
+  double gradient_s = 0;            // one transfer to the stage before
+  double tied_s = 0;                // one transfer of the tied embedding's gradient
+  std::vector<std::vector<double>> reduce_s;      // [stage][bucket]; empty = nothing
+  std::vector<std::vector<double>> bucket_share;  // [stage][bucket] of backward_s; empty = equal shares
+
+  /// The same for every stage, transfers free.
+  static Costs uniform(const StageMap& map, double forward_s, double backward_s);
+};
+
+/// How sends behave. ptrain's never wait; `rendezvous` shows what in-order blocking sends would do.
+enum class SendMode { never_waits, rendezvous };
+
+struct Interval {
+  double begin_s = 0;
+  double end_s = 0;
+};
+
+struct Report {
+  bool is_complete = false;
+  std::string explanation;                  // of a deadlock: who waits for whom and why; empty when complete
+  double step_s = 0;                        // until the last action and the last reduction are done
+  double bubble = 0;                        // share of positions * step_s in which nothing is computed
+  std::vector<double> busy_s;               // [position] computing
+  std::vector<double> exposed_transfer_s;   // [position] waiting for a message that is under way
+  double exposed_reduce_s = 0;              // from the last compute to the last reduction
+  std::vector<std::vector<int>> peak_live;  // [position][chunk] micros between forward and backward
+  std::vector<std::vector<Interval>> intervals;  // [position][action] as executed; compute only has length
+};
+
+Report simulate(const Schedule& schedule, const StageMap& map, const Costs& costs,
+                SendMode mode = SendMode::never_waits);
+
+/// (p - 1) / (m + p - 1): idle share of gpipe and 1f1b with p equal stages, m micros, free transfers.
+double textbook_bubble(int positions, int micros);
+
+/// Time across, positions down: a cell of `F3` or `B3` per time step, blanks where a position waits. Cut off
+/// on the right at `columns` characters, with a note of how much is missing. An incomplete run ends with `?`
+/// where each position stands.
+std::string grid(const Schedule& schedule, const StageMap& map, const Report& report, int columns = 110);
+
+}  // namespace ptrain

@@ -1,0 +1,99 @@
+// What a plan must know of a model and of the user's choice: plain structs, made by src/model/spec and
+// src/train/config. Not for models themselves: nothing here knows a family or a layer's arithmetic.
+// Letters: N = B * T rows of a micro-batch, C channels, T row length.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/plan/layout.h"
+
+namespace ptrain {
+
+/// A weight of a unit. Neighbours with one non-zero `fusion` number lie side by side in memory (one product).
+struct UnitPiece {
+  Piece piece;
+  int fusion = 0;
+  bool is_tied_copy = false;  // the last stage's own copy of the embedding: never counted, never saved
+};
+
+/// How the rows of an activation lie over a tensor group.
+enum class Rows : uint8_t {
+  all,   // every tensor rank holds all N rows
+  share  // a tensor rank holds ceil(N / tensor) rows (sequence parallel)
+};
+
+/// A tensor of N rows, kept from forward to backward, passed between stages, or scratch.
+struct RowTensor {
+  std::string name;     // "qkv"
+  int64_t columns = 0;  // elements of one row, before any cut
+  DType dtype = DType::f32;
+  Rows rows = Rows::all;
+  std::optional<Split> split;  // of the columns over the tensor axis (dim 0 = columns); empty = whole rows
+};
+
+enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter };
+std::string_view name_of(CollectiveKind kind);
+
+/// One collective over the tensor axis for each micro-batch.
+struct Collective {
+  std::string name;
+  CollectiveKind kind = CollectiveKind::all_reduce;
+  bool is_backward = false;
+  int64_t columns = 0;  // elements of a row of the whole tensor (all_gather: the gathered one)
+  DType dtype = DType::f32;
+};
+
+enum class UnitKind : uint8_t { embedding, block, head };
+
+/// What is never cut between stages: the embedding, a block, the head with final norm and loss.
+struct Unit {
+  std::string name;  // "block 3"
+  UnitKind kind = UnitKind::block;
+  std::vector<UnitPiece> pieces;
+  double forward_flops = 0;        // per row of a micro-batch, over all tensor ranks
+  double backward_flops = 0;       // likewise, input and weights
+  std::vector<RowTensor> kept;     // per slot: what forward leaves for backward
+  std::vector<RowTensor> scratch;  // while the unit runs; units of a stage share the largest
+  int64_t scratch_bytes = 0;       // likewise, independent of the rows
+  std::vector<Collective> collectives;
+};
+
+struct Workload {
+  std::string name;                  // of the model, for people
+  std::vector<Unit> units;           // embedding, blocks, head
+  std::vector<RowTensor> boundary;   // the bundle that passes from stage to stage; its gradient comes back
+  int64_t heads = 1;                 // query heads, which the tensor axis must divide
+  double model_flops_per_token = 0;  // the convention behind MFU: 6 * matmul parameters + 6 * L * T * H * D
+};
+
+enum class ScheduleName : uint8_t { gpipe, one_f_one_b };
+std::string_view name_of(ScheduleName name);
+
+/// Element types of what the optimizer and its neighbours hold.
+struct StateTypes {
+  DType param = DType::f32;
+  DType grad = DType::f32;
+  DType reduce = DType::f32;
+  DType master = DType::f32;  // no master copy where it equals param
+  DType moments = DType::f32;
+};
+
+/// The user's choice, everything resolved (no auto).
+struct ParallelConfig {
+  int tensor = 1;
+  int pipeline = 1;
+  int data = 1;
+  int virtual_stages = 1;
+  ScheduleName schedule = ScheduleName::one_f_one_b;
+  bool is_sequence_parallel = false;
+  int zero = 1;        // 0 | 1
+  int64_t micro = 1;   // rows of tokens a micro-batch and data rank
+  int64_t global = 1;  // rows of tokens an optimizer step
+  int64_t sequence_length = 1;
+  StateTypes types;
+  int64_t bucket_elements = 8 << 20;  // gradient buckets: close one when it holds this many
+};
+
+}  // namespace ptrain
