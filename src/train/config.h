@@ -119,7 +119,8 @@ struct Config {
 
 /// parallel.data with `auto` resolved: world / (tensor * pipeline), rounded down. 16 ranks, 4 * 2: 2.
 inline int data_ranks(const Config& config, int world) {
-  return config.parallel.data.value_or(world / (config.parallel.tensor * config.parallel.pipeline));
+  const int64_t replica = int64_t{config.parallel.tensor} * config.parallel.pipeline;
+  return config.parallel.data.value_or(static_cast<int>(world / replica));
 }
 
 /// parallel.sequence_parallel with `auto` resolved: on when tensor > 1.

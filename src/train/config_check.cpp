@@ -1,0 +1,138 @@
+#include "src/train/config_check.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+
+namespace ptrain {
+namespace {
+
+/// A choice that is not built. The row goes when the thing is there.
+struct Unbuilt {
+  std::string_view key;
+  Scope scope;
+  bool (*is_chosen)(const Config&);
+  std::string_view instead;
+};
+
+using C = Config;
+
+constexpr Unbuilt unbuilt_table[] = {
+    {"parallel.schedule", Scope::configuration,
+     [](const C& c) {
+       return c.parallel.schedule != C::Schedule::gpipe && c.parallel.schedule != C::Schedule::one_f_one_b;
+     },
+     "use 1f1b or gpipe"},
+    {"parallel.virtual_stages", Scope::configuration,
+     [](const C& c) { return c.parallel.virtual_stages > 1; }, "use 1"},
+    {"parallel.zero", Scope::configuration, [](const C& c) { return c.parallel.zero > 1; }, "use 0 or 1"},
+    {"parallel.offload", Scope::configuration,
+     [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
+    {"train.recompute", Scope::configuration,
+     [](const C& c) { return c.train.recompute != C::Recompute::none; }, "use none"},
+    {"train.deterministic", Scope::configuration,
+     [](const C& c) { return c.train.deterministic == C::Deterministic::grid; },
+     "use true: the same grid then gives the same bits"},
+    {"checkpoint.storage", Scope::configuration,
+     [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
+     "use shared, with an output directory that all nodes see"},
+    {"checkpoint.replicas", Scope::configuration, [](const C& c) { return c.checkpoint.replicas > 1; },
+     "use 1"},
+    {"checkpoint.upload", Scope::configuration, [](const C& c) { return c.checkpoint.upload.has_value(); },
+     "use null and copy <output>/checkpoints yourself"},
+    {"log.trace", Scope::configuration, [](const C& c) { return c.log.trace; }, "use false"},
+    {"device", Scope::this_machine, [](const C& c) { return c.device == C::Device::cuda; },
+     "use cpu or auto: this program was built without CUDA"},
+    {"precision", Scope::this_machine,
+     [](const C& c) { return c.precision != C::Precision::automatic && c.precision != C::Precision::fp32; },
+     "use fp32 or auto: there is no GPU to use, and a CPU computes in fp32"},
+};
+
+void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {
+  const C::Parallel& parallel = loaded.config.parallel;
+  const int64_t replica = int64_t{parallel.tensor} * parallel.pipeline;
+  const std::string_view key = loaded.is_set("parallel.data")     ? "parallel.data"
+                               : loaded.is_set("parallel.tensor") ? "parallel.tensor"
+                                                                  : "parallel.pipeline";
+  const std::string where = loaded.where(key);
+  const std::string ranks =
+      fmt::format("{} {} rank{}", world.source, world.ranks, world.ranks == 1 ? "" : "s");
+  if (!parallel.data) {
+    const int64_t enough = std::max<int64_t>(1, world.ranks / replica) * replica;
+    check(world.ranks % replica == 0, ExitCode::usage,
+          "{}: tensor * pipeline = {} * {} = {} does not divide the world: {}; start {} ranks, or change the "
+          "mesh",
+          where, parallel.tensor, parallel.pipeline, replica, ranks, enough);
+    return;
+  }
+  const int64_t product = replica * *parallel.data;
+  if (product == world.ranks) return;
+  const std::string fix = world.ranks % replica == 0
+                              ? fmt::format(", or set parallel.data to {} or auto", world.ranks / replica)
+                              : std::string(", or change the mesh");
+  fail(ExitCode::usage, "{}: tensor * pipeline * data = {} * {} * {} = {}, but {}; start {} rank{}{}", where,
+       parallel.tensor, parallel.pipeline, *parallel.data, product, ranks, product, product == 1 ? "" : "s",
+       fix);
+}
+
+void check_batch(const LoadedConfig& loaded, const WorldSize& world) {
+  const C::Batch& batch = loaded.config.batch;
+  const int data = data_ranks(loaded.config, world.ranks);
+  const int64_t unit = batch.micro * data;
+  if (batch.global % unit == 0) return;
+  const int64_t below = batch.global / unit * unit;
+  const std::string nearest =
+      below > 0 ? fmt::format("{} or {}", below, below + unit) : fmt::format("{}", unit);
+  fail(ExitCode::usage,
+       "{}: global = {} is not a multiple of micro * data = {} * {} = {}; take {}, or change batch.micro or "
+       "parallel.data",
+       loaded.where("batch.global"), batch.global, batch.micro, data, unit, nearest);
+}
+
+/// Keys that mean nothing without others: said, not ignored.
+void check_companions(const LoadedConfig& loaded) {
+  const C& config = loaded.config;
+  check(config.evaluation.every == 0 || !config.data.validation.empty(), ExitCode::usage,
+        "{} = {} needs files in data.validation, which is empty", loaded.where("evaluation.every"),
+        config.evaluation.every);
+  const bool takes_chunks = config.parallel.schedule == C::Schedule::interleaved ||
+                            config.parallel.schedule == C::Schedule::zero_bubble ||
+                            config.parallel.schedule == C::Schedule::automatic;
+  check(config.parallel.virtual_stages == 1 || takes_chunks, ExitCode::usage,
+        "{} = {} needs parallel.schedule interleaved or zero_bubble, not {}; set it to 1",
+        loaded.where("parallel.virtual_stages"), config.parallel.virtual_stages,
+        value_text(config, "parallel.schedule"));
+  check(config.checkpoint.replicas == 1 || config.checkpoint.storage != C::Storage::shared, ExitCode::usage,
+        "{} = {} needs checkpoint.storage per_node, not shared; set it to 1",
+        loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
+  check(!config.checkpoint.upload || config.checkpoint.upload->starts_with("s3://"), ExitCode::usage,
+        "{} must start with s3://, not \"{}\"", loaded.where("checkpoint.upload"),
+        config.checkpoint.upload.value_or(""));
+}
+
+}  // namespace
+
+void check_config(const LoadedConfig& loaded, const WorldSize& world) {
+  check(world.ranks >= 1, "a world of {} ranks", world.ranks);
+  check_companions(loaded);
+  check_mesh(loaded, world);
+  check_batch(loaded, world);
+}
+
+std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded, Scope scope) {
+  std::vector<std::string> messages;
+  for (const Unbuilt& row : unbuilt_table) {
+    if (row.scope == Scope::this_machine && scope == Scope::configuration) continue;
+    if (!row.is_chosen(loaded.config)) continue;
+    messages.push_back(fmt::format("{} = {} is not built yet; {}", loaded.where(row.key),
+                                   value_text(loaded.config, row.key), row.instead));
+  }
+  return messages;
+}
+
+void refuse_unbuilt(const LoadedConfig& loaded, Scope scope) {
+  const std::vector<std::string> messages = unbuilt_choices(loaded, scope);
+  if (!messages.empty()) fail(ExitCode::usage, "{}", messages.front());
+}
+
+}  // namespace ptrain

@@ -1,0 +1,33 @@
+// Judges a configuration against itself and the size of the world, and refuses what is not built yet.
+// Not for what needs the model or the data: heads, layers, files.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/train/config_load.h"
+
+namespace ptrain {
+
+/// How many ranks there are, and the words for where that number comes from.
+struct WorldSize {
+  int ranks = 1;
+  std::string_view source = "mpirun started";  // "… but mpirun started 8 ranks"
+};
+
+/// Mesh against ranks, global batch against micro-batches, keys that need others. Errors: ExitCode::usage,
+/// with the place of the key, the values and the fix.
+void check_config(const LoadedConfig& loaded, const WorldSize& world);
+
+/// Whether to judge what runs on this machine (its device and precision) or the configuration alone, as a
+/// plan does.
+enum class Scope { configuration, this_machine };
+
+/// What the configuration asks for and this program cannot do yet, one message each, what is possible in it.
+std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded, Scope scope);
+
+/// Throws the first of them. Errors: ExitCode::usage.
+void refuse_unbuilt(const LoadedConfig& loaded, Scope scope);
+
+}  // namespace ptrain
