@@ -79,6 +79,7 @@ class Batches {
 
  private:
   std::shared_ptr<const EpochPlan> plan(int64_t epoch) const;
+  void learn_epoch(int64_t known) const;
   void fill_row(const std::vector<Part>& parts, int64_t row, MicroBatch& out) const;
 
   const DocumentSource* source_;
@@ -87,7 +88,7 @@ class Batches {
   OrderRules order_;
   LengthOf length_;
   mutable std::mutex mutex_;                        // guards the two below
-  mutable std::vector<int64_t> epoch_begin_ = {0};  // steps before each epoch, as far as known
+  mutable std::vector<int64_t> epoch_begin_ = {0};  // steps before each epoch; one entry more than known
   mutable std::vector<std::pair<int64_t, std::shared_ptr<const EpochPlan>>> plans_;  // those used last
 };
 

@@ -11,14 +11,14 @@
 
 namespace ptrain {
 
-enum class Packing { off, on };  // off: one document a row, right-padded
+enum class RowPacking { off, on };  // off: one document a row, right-padded
 
 /// What becomes of a document that is longer than a row. automatic: split with packing, truncate without.
 enum class Overlong { automatic, split, truncate, drop, error };
 
 struct RowRules {
   int64_t sequence_length = 0;  // tokens of a row
-  Packing packing = Packing::on;
+  RowPacking packing = RowPacking::on;
   Overlong overlong = Overlong::automatic;
 };
 
@@ -57,7 +57,7 @@ class EpochPlan {
   const PackingCounts& counts() const { return counts_; }
 
  private:
-  friend EpochPlan plan_epoch(int64_t, const LengthOf&, const RowRules&, std::vector<uint32_t>);
+  friend EpochPlan plan_epoch(const LengthOf&, const RowRules&, std::vector<uint32_t>);
   struct Start {
     uint32_t position;  // in order_
     uint32_t begin;     // of that sample's first token here
@@ -70,12 +70,13 @@ class EpochPlan {
 
 /// Packs the samples, in `order`, next-fit into rows: a document goes into the open row if it fits there,
 /// else it opens the next one, for good. Without packing every document opens a row.
-/// Errors: ExitCode::input: a document longer than a row where overlong is error (the first in file order is
-/// named by its number), no rows at all.
-EpochPlan plan_epoch(int64_t samples, const LengthOf& length, const RowRules& rules,
-                     std::vector<uint32_t> order);
+/// Overlong::error counts as split here; Batches refuses such documents by name before it plans.
+EpochPlan plan_epoch(const LengthOf& length, const RowRules& rules, std::vector<uint32_t> order);
 
-/// One line for people: "1,024 documents, 3 of them longer than 1536 tokens: split"; "" if nothing happened.
+/// The rule that `automatic` stands for.
+Overlong resolved(const RowRules& rules);
+
+/// One line for people: "8 documents, 56 tokens; 1 longer than 12 tokens: split; 1 of no tokens: left out".
 std::string describe(const PackingCounts& counts, const RowRules& rules);
 
 }  // namespace ptrain
