@@ -1,0 +1,29 @@
+// One transformer layer: pre-norm attention and gated feed-forward, each around a residual. It reads sizes
+// and weights and knows no family by name.
+#pragma once
+
+#include "kernels/ops/attention.h"
+#include "kernels/ops/context.h"
+#include "src/model/activations.h"
+#include "src/model/tensor_group.h"
+
+namespace ptrain {
+
+/// What all blocks of a stage share.
+struct BlockEnv {
+  BlockDims dims;
+  double norm_eps = 1e-5;
+  Tensor cos_sin;           // (P, D/2, 2)
+  AttentionDims attention;  // window of this block
+  TensorGroup group;
+};
+
+/// x: (local_rows, C) -> y: (local_rows, C); leaves `kept` for backward.
+void block_forward(Context& context, const BlockEnv& env, const BlockWeights& w, const MicroInput& micro,
+                   Tensor x, BlockActs& kept, StageScratch& scratch, Tensor y);
+
+/// d: (local_rows, C), gradient of y, becomes that of x. Gradients of the weights are added to dw.
+void block_backward(Context& context, const BlockEnv& env, const BlockWeights& w, const MicroInput& micro,
+                    Tensor x, BlockActs& kept, StageScratch& scratch, Tensor d, BlockWeights& dw);
+
+}  // namespace ptrain

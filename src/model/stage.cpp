@@ -1,0 +1,151 @@
+#include "src/model/stage.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/embedding.h"
+
+namespace ptrain {
+namespace {
+
+/// The table's weights in the order and at the places of the flat layout.
+std::vector<PlacedWeight> place(const std::vector<WeightSpec>& table, const FlatLayout& layout) {
+  std::vector<std::vector<const WeightSpec*>> of_unit;
+  for (const WeightSpec& weight : table) {
+    of_unit.resize(std::max(of_unit.size(), static_cast<size_t>(weight.unit) + 1));
+    of_unit[static_cast<size_t>(weight.unit)].push_back(&weight);
+  }
+  std::vector<PlacedWeight> placed;
+  for (const FlatPiece& piece : layout.pieces) {
+    const WeightSpec* spec = of_unit.at(static_cast<size_t>(piece.unit)).at(static_cast<size_t>(piece.index));
+    placed.push_back({.spec = *spec, .box = piece.box, .offset = piece.elements.begin});
+  }
+  return placed;
+}
+
+SequenceParallel sequence_parallel_of(const Plan& plan) {
+  return plan.parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
+}
+
+}  // namespace
+
+Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms,
+             const Context& context, DType dtype)
+    : spec_(spec),
+      context_(context),
+      dims_(block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
+                       sequence_parallel_of(plan), dtype)),
+      layout_(flat_layout_of(plan, rank)),
+      first_unit_(static_cast<int>(layout_.units.begin)) {
+  placed_ = place(weights_of(spec, sequence_parallel_of(plan), plan.is_tied_apart), layout_);
+  const bool is_last = layout_.units.end() == spec.L + 2;
+  const int first_block = std::max(0, first_unit_ - 1);
+  const int blocks = static_cast<int>(std::min(layout_.units.end() - 1, spec.L)) - first_block;
+  const int position = plan.mesh.coordinate_of(rank).pipeline;
+  slots_.resize(static_cast<size_t>(plan.slots.at(static_cast<size_t>(position)).at(0)));
+
+  // Everything once as sizes, then once as memory: one table for both.
+  const auto grant = [&](const std::function<VisitTensor(std::string)>& to) {
+    const VisitTensor each = to("");
+    each("parameters", parameters_, {layout_.elements}, dtype);
+    each("gradients", gradients_, {layout_.trainable_elements}, dtype);
+    each("cos_sin", cos_sin_, {dims_.T, spec.D / 2, 2}, dtype);
+    for (size_t slot = 0; slot < slots_.size(); ++slot)
+      visit(dims_, blocks, slots_[slot], to(fmt::format("slot {} ", slot)));
+    visit(dims_, scratch_, each);
+    if (is_last) visit(dims_, head_scratch_, to("head "));
+  };
+  int64_t bytes = 0;
+  grant([&](std::string) { return add_up(bytes); });
+  arena_ = Arena(bytes, context.device);
+  grant([&](std::string prefix) { return take_from(arena_, std::move(prefix)); });
+
+  fill_rope_table(spec, cos_sin_);
+  weights_ = bind_weights(placed_, parameters_, first_block, blocks);
+  dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
+  group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
+}
+
+BlockEnv Stage::block_env(int block) const {
+  const int64_t layer = std::max(0, first_unit_ - 1) + block;
+  return {.dims = dims_,
+          .norm_eps = spec_.norm_eps,
+          .cos_sin = cos_sin_,
+          .attention = {.B = dims_.B,
+                        .T = dims_.T,
+                        .H = dims_.local.H,
+                        .K = dims_.local.K,
+                        .D = dims_.D,
+                        .group = spec_.H / spec_.K,
+                        .first_head = dims_.local.first_head,
+                        .scale = 1.0 / std::sqrt(static_cast<double>(dims_.D)),
+                        .window = layer >= spec_.first_window_layer ? spec_.window : 0},
+          .group = group_};
+}
+
+void Stage::load(int slot, const TokenRows& tokens) {
+  MicroInput& input = slots_[static_cast<size_t>(slot)].input;
+  const auto put = [&](std::span<const int32_t> from, Tensor to) {
+    check(static_cast<int64_t>(from.size()) == dims_.N, "a micro-batch of {} tokens for a stage of {}",
+          from.size(), dims_.N);
+    std::copy(from.begin(), from.end(), to.as<int32_t>());
+  };
+  put(tokens.ids, input.ids);
+  put(tokens.positions, input.positions);
+  put(tokens.document_start, input.document_start);
+  input.num_supervised = 0;
+  for (int64_t row = 0; row < dims_.N; ++row) {
+    const int32_t target = tokens.targets[static_cast<size_t>(row)];
+    if (target < 0) continue;
+    input.supervised.as<int32_t>()[input.num_supervised] = static_cast<int32_t>(row);
+    input.targets.as<int32_t>()[input.num_supervised++] = target;
+  }
+}
+
+void Stage::forward(int slot, Pass pass, double loss_scale) {
+  SlotActs& acts = slots_[static_cast<size_t>(slot)];
+  if (has_embedding()) {
+    embedding_forward(context_, acts.input.ids, weights_.embedding, dims_.local.first_id,
+                      group_.addends(acts.x[0]));
+    group_.leave(acts.x[0]);
+  }
+  for (int block = 0; block < blocks(); ++block) {
+    const auto i = static_cast<size_t>(block);
+    block_forward(context_, block_env(block), weights_.blocks[i], acts.input, acts.x[i], acts.blocks[i],
+                  scratch_, acts.x[i + 1]);
+  }
+  if (!has_head()) return;
+  const HeadEnv env{.dims = dims_, .norm_eps = spec_.norm_eps, .group = group_};
+  const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
+  if (pass == Pass::evaluate) {
+    loss_sum_ += head_loss(context_, env, w, acts.input, acts.x.back(), head_scratch_);
+  } else {
+    HeadWeights dw{.norm = dweights_.final_norm, .table = dweights_.head};
+    loss_sum_ += head_loss_and_gradient(context_, env, w, acts.input, acts.x.back(), head_scratch_,
+                                        loss_scale, acts.d, dw);
+  }
+}
+
+void Stage::backward(int slot, Range units) {
+  SlotActs& acts = slots_[static_cast<size_t>(slot)];
+  const int64_t first_block_unit = std::max(first_unit_, 1);
+  for (int64_t unit = units.end() - 1; unit >= units.begin; --unit) {
+    if (unit == spec_.L + 1) continue;  // the head's backward is part of its forward
+    if (unit == 0) {
+      const Tensor d = group_.enter(acts.d, scratch_.whole);
+      embedding_backward(context_, acts.input.ids, d, dims_.local.first_id, dweights_.embedding);
+      continue;
+    }
+    const auto i = static_cast<size_t>(unit - first_block_unit);
+    block_backward(context_, block_env(static_cast<int>(i)), weights_.blocks[i], acts.input, acts.x[i],
+                   acts.blocks[i], scratch_, acts.d, dweights_.blocks[i]);
+  }
+}
+
+void Stage::clear() {
+  fill(context_, gradients_, 0);
+  loss_sum_ = 0;
+}
+
+}  // namespace ptrain

@@ -1,0 +1,83 @@
+// A run of layers on one rank: embedding and head where it holds an end, blocks between. It owns the rank's
+// memory of the model: weights, gradients, activations of its slots.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "parallel/plan/plan.h"
+#include "src/model/block.h"
+#include "src/model/head.h"
+
+namespace ptrain {
+
+enum class Pass { train, evaluate };
+
+/// A micro-batch's tokens on the host, N = B * T each; see MicroInput. targets: -100 = none.
+struct TokenRows {
+  std::span<const int32_t> ids, targets, positions, document_start;
+};
+
+/// The communicators a stage uses; null for groups of one.
+struct StageComms {
+  Communicator* tensor = nullptr;
+};
+
+class Stage {
+ public:
+  /// All memory of `rank`'s stage, zeroed: the sizes, the layers and the slots are the plan's.
+  Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms, const Context& context,
+        DType dtype = DType::f32);
+
+  const FlatLayout& layout() const { return layout_; }
+  const std::vector<PlacedWeight>& placed() const { return placed_; }
+  const BlockDims& dims() const { return dims_; }
+  const ModelSpec& spec() const { return spec_; }
+  const Arena& arena() const { return arena_; }
+  const StageWeights& weights() const { return weights_; }
+  const Tensor& cos_sin() const { return cos_sin_; }
+  Context& context() { return context_; }
+  Tensor parameters() const { return parameters_; }  // (layout().elements)
+  Tensor gradients() const { return gradients_; }    // (layout().trainable_elements)
+  bool has_embedding() const { return static_cast<bool>(weights_.embedding) && first_unit_ == 0; }
+  bool has_head() const { return static_cast<bool>(weights_.final_norm); }
+  int blocks() const { return static_cast<int>(weights_.blocks.size()); }
+
+  /// Puts a micro-batch into a slot.
+  void load(int slot, const TokenRows& tokens);
+  /// Runs the stage's units on slot's input(). On the last stage adds to loss_sum(), and with Pass::train
+  /// leaves the gradient of loss_scale * loss in the slot.
+  void forward(int slot, Pass pass, double loss_scale);
+  /// Backward of the units in `units` (a run that ends where the last call of this slot began), descending.
+  void backward(int slot, Range units);
+
+  Tensor input(int slot) const { return slots_[static_cast<size_t>(slot)].x.front(); }
+  Tensor output(int slot) const { return slots_[static_cast<size_t>(slot)].x.back(); }
+  Tensor gradient(int slot) const { return slots_[static_cast<size_t>(slot)].d; }  // of output, then of input
+
+  /// Sum of negative log-likelihoods since clear(); 0 where there is no head.
+  double loss_sum() const { return loss_sum_; }
+  /// Zeroes the gradients and the loss.
+  void clear();
+
+ private:
+  BlockEnv block_env(int block) const;
+  const BlockWeights& block_weights(int block) const { return weights_.blocks[static_cast<size_t>(block)]; }
+
+  ModelSpec spec_;
+  Context context_;
+  BlockDims dims_;
+  FlatLayout layout_;
+  int first_unit_ = 0;
+  std::vector<PlacedWeight> placed_;
+  Arena arena_;
+  Tensor parameters_, gradients_, cos_sin_;
+  StageWeights weights_, dweights_;
+  std::vector<SlotActs> slots_;
+  StageScratch scratch_;
+  HeadScratch head_scratch_;
+  TensorGroup group_;
+  double loss_sum_ = 0;
+};
+
+}  // namespace ptrain

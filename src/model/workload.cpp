@@ -1,0 +1,136 @@
+#include "src/model/workload.h"
+
+namespace ptrain {
+namespace {
+
+constexpr auto all_rows = Rows::all;
+constexpr auto share_of_rows = Rows::share;
+
+/// The tables here say the same as visit() in activations.cpp; a test compares them with what a stage takes.
+class WorkloadMaker {
+ public:
+  WorkloadMaker(const ModelSpec& spec, bool is_sequence_parallel, int pipeline, DType dtype)
+      : spec_(spec), is_sequence_parallel_(is_sequence_parallel), pipeline_(pipeline), dtype_(dtype) {}
+
+  Workload make() const {
+    Workload workload;
+    workload.name = fmt::format("{} {}L {}C", spec_.family, spec_.L, spec_.C);
+    workload.heads = spec_.H;
+    workload.model_flops_per_token = 6.0 * static_cast<double>(matmul_parameters(spec_));
+    workload.units.push_back(embedding());
+    for (int64_t block = 0; block < spec_.L; ++block) workload.units.push_back(this->block(block));
+    workload.units.push_back(head());
+    workload.boundary.push_back({.name = "x", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
+    const auto parallel = is_sequence_parallel_ ? SequenceParallel::on : SequenceParallel::off;
+    for (WeightSpec& weight : weights_of(spec_, parallel, spec_.is_tied && pipeline_ > 1)) {
+      workload.units[static_cast<size_t>(weight.unit)].pieces.push_back(
+          {.piece = std::move(weight.piece), .fusion = weight.fusion, .is_tied_copy = weight.is_tied_copy});
+    }
+    return workload;
+  }
+
+ private:
+  Unit embedding() const {
+    Unit unit{.name = "embedding", .kind = UnitKind::embedding};
+    unit.collectives = {leave("embedding"), enter_backward("embedding")};
+    drop_empty(unit.collectives);
+    return unit;
+  }
+
+  Unit block(int64_t index) const {
+    const int64_t C = spec_.C, D = spec_.D, H = spec_.H, K = spec_.K, F = spec_.F;
+    const Split q_heads{.dim = 0, .unit = D};
+    const Split kv_heads{.dim = 0, .unit = D, .group = H / K};
+    Unit unit{.name = fmt::format("block {}", index), .kind = UnitKind::block};
+    const auto products = static_cast<double>(C * D * (2 * H + 2 * K) + 3 * C * F);
+    unit.forward_flops = 2 * products;
+    unit.backward_flops = 4 * products;
+    const auto add = [&](std::vector<RowTensor>& to, const char* name, int64_t columns, Rows rows,
+                         std::optional<Split> split = std::nullopt) {
+      to.push_back({.name = name, .columns = columns, .dtype = dtype_, .rows = rows, .split = split});
+    };
+    add(unit.kept, "x", C, share_of_rows);
+    add(unit.kept, "h_1", C, share_of_rows);
+    add(unit.kept, "rstd_1", 1, share_of_rows);
+    add(unit.kept, "q", H * D, all_rows, q_heads);
+    add(unit.kept, "k", K * D, all_rows, kv_heads);
+    add(unit.kept, "v", K * D, all_rows, kv_heads);
+    add(unit.kept, "attention", H * D, all_rows, q_heads);
+    add(unit.kept, "lse", H, all_rows, Split{.dim = 0});
+    add(unit.kept, "x_2", C, share_of_rows);
+    add(unit.kept, "h_2", C, share_of_rows);
+    add(unit.kept, "rstd_2", 1, share_of_rows);
+    add(unit.kept, "gate_up", 2 * F, all_rows, Split{.dim = 0, .unit = 2});
+    if (is_sequence_parallel_) {
+      add(unit.scratch, "whole", C, all_rows);
+      add(unit.scratch, "partial", C, all_rows);
+    }
+    add(unit.scratch, "branch", C, share_of_rows);
+    add(unit.scratch, "act", F, all_rows, Split{.dim = 0});
+    add(unit.scratch, "dact", F, all_rows, Split{.dim = 0});
+    add(unit.scratch, "dq", H * D, all_rows, q_heads);
+    add(unit.scratch, "dk", K * D, all_rows, kv_heads);
+    add(unit.scratch, "dv", K * D, all_rows, kv_heads);
+    add(unit.scratch, "dattention", H * D, all_rows, q_heads);
+    add(unit.scratch, "delta", H, all_rows, Split{.dim = 0});
+    unit.collectives = {enter("attention in"),
+                        leave("attention out"),
+                        enter("mlp in"),
+                        leave("mlp out"),
+                        enter_backward("mlp out"),
+                        enter_again("mlp in"),
+                        leave_backward("mlp in"),
+                        enter_backward("attention out"),
+                        enter_again("attention in"),
+                        leave_backward("attention in")};
+    drop_empty(unit.collectives);
+    return unit;
+  }
+
+  Unit head() const {
+    Unit unit{.name = "head", .kind = UnitKind::head};
+    const auto products = static_cast<double>(spec_.V * spec_.C);
+    unit.forward_flops = 2 * products;
+    unit.backward_flops = 4 * products;
+    unit.collectives = {enter("head in"), leave_backward("head in")};
+    drop_empty(unit.collectives);
+    return unit;
+  }
+
+  // The conjugate pairs of TensorGroup. Without sequence parallelism entering is free, leaving is an
+  // all-reduce.
+  Collective make_collective(const char* name, CollectiveKind kind, bool is_backward) const {
+    return {.name = name, .kind = kind, .is_backward = is_backward, .columns = spec_.C, .dtype = dtype_};
+  }
+  Collective enter(const char* name) const { return gather(name, false); }
+  Collective enter_again(const char* name) const { return gather(name, true); }
+  Collective enter_backward(const char* name) const { return gather(name, true); }
+  Collective leave(const char* name) const { return sum(name, false); }
+  Collective leave_backward(const char* name) const { return sum(name, true); }
+  Collective gather(const char* name, bool is_backward) const {
+    Collective collective = make_collective(name, CollectiveKind::all_gather, is_backward);
+    if (!is_sequence_parallel_) collective.columns = 0;
+    return collective;
+  }
+  Collective sum(const char* name, bool is_backward) const {
+    return make_collective(
+        name, is_sequence_parallel_ ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
+        is_backward);
+  }
+  static void drop_empty(std::vector<Collective>& collectives) {
+    std::erase_if(collectives, [](const Collective& collective) { return collective.columns == 0; });
+  }
+
+  const ModelSpec& spec_;
+  bool is_sequence_parallel_;
+  int pipeline_;
+  DType dtype_;
+};
+
+}  // namespace
+
+Workload workload_of(const ModelSpec& spec, SequenceParallel sequence_parallel, int pipeline, DType dtype) {
+  return WorkloadMaker(spec, sequence_parallel == SequenceParallel::on, pipeline, dtype).make();
+}
+
+}  // namespace ptrain
