@@ -1,0 +1,49 @@
+#include "src/train/optimizer.h"
+
+#include "kernels/ops/elementwise.h"
+#include "parallel/run/grad_sync.h"
+
+namespace ptrain {
+
+Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& placed, int zero,
+                     int data_coordinate) {
+  for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
+    const Range shard = shard_of(layout, static_cast<int>(bucket), data_coordinate);
+    // Norms are taken on the shard in either mode: after the sum all data ranks hold the same, so each counts
+    // its part.
+    for (Range range : counted_in(layout, shard)) counted_.push_back(range);
+    const Range mine = zero == 0 ? layout.buckets[bucket].elements : shard;
+    for (size_t weight = 0; weight < placed.size(); ++weight) {
+      const Range elements = intersection(mine, {placed[weight].offset, placed[weight].box.numel()});
+      if (elements.count == 0) continue;
+      segments_.push_back({.weight = static_cast<int>(weight),
+                           .elements = elements,
+                           .state = state_elements_ + elements.begin - mine.begin,
+                           .decays = placed[weight].spec.decays});
+    }
+    state_elements_ += mine.count;
+  }
+}
+
+void Optimizer::bind(Tensor m, Tensor v) {
+  m_ = m;
+  v_ = v;
+}
+
+double Optimizer::sum_of_squares(Context& context, Tensor gradients) const {
+  double sum = 0;
+  for (Range range : counted_) sum += ptrain::sum_of_squares(context, slice(gradients, range));
+  return sum;
+}
+
+void Optimizer::update(Context& context, const AdamWStep& step, Tensor parameters, Tensor gradients) const {
+  for (const UpdateSegment& segment : segments_) {
+    AdamWStep with_decay = step;
+    if (!segment.decays) with_decay.weight_decay = 0;
+    const Range state{segment.state, segment.elements.count};
+    adamw(context, with_decay, slice(parameters, segment.elements), slice(gradients, segment.elements),
+          slice(m_, state), slice(v_, state));
+  }
+}
+
+}  // namespace ptrain

@@ -1,0 +1,44 @@
+// AdamW over a stage's flat buffers: which elements this rank updates, their moments, the gradient norm.
+#pragma once
+
+#include <vector>
+
+#include "kernels/ops/adamw.h"
+#include "parallel/plan/flat.h"
+#include "src/model/weights.h"
+
+namespace ptrain {
+
+/// A run of elements of one weight that this rank updates.
+struct UpdateSegment {
+  int weight = 0;     // index into the stage's placed weights
+  Range elements;     // of the flat buffers
+  int64_t state = 0;  // first element of its moments
+  bool decays = true;
+};
+
+class Optimizer {
+ public:
+  /// zero 0: this rank updates everything; 1: its shard of each bucket.
+  Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& placed, int zero, int data_coordinate);
+
+  /// Elements of each of the two moments.
+  int64_t state_elements() const { return state_elements_; }
+  void bind(Tensor m, Tensor v);
+  Tensor m() const { return m_; }
+  Tensor v() const { return v_; }
+  const std::vector<UpdateSegment>& segments() const { return segments_; }
+
+  /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
+  double sum_of_squares(Context& context, Tensor gradients) const;
+  /// Updates this rank's segments.
+  void update(Context& context, const AdamWStep& step, Tensor parameters, Tensor gradients) const;
+
+ private:
+  std::vector<UpdateSegment> segments_;
+  std::vector<Range> counted_;
+  int64_t state_elements_ = 0;
+  Tensor m_, v_;
+};
+
+}  // namespace ptrain
