@@ -2,6 +2,7 @@
 // allocated. `ptrain plan` prints the very value that the run executes. Pure.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "parallel/plan/flat.h"
@@ -38,8 +39,12 @@ struct Plan {
 
 /// Refuses (usage), naming the values and the fix: a world that is not tensor * pipeline * data, heads that
 /// tensor does not divide, more stages than blocks, a global batch that is no multiple of micro * data, what
-/// is not built.
-Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int world);
+/// is not built. `started` is the message's word for where the world's size comes from.
+Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int world,
+               std::string_view started = "mpirun started");
+
+/// parallel.tensor * parallel.pipeline * parallel.data as a mesh; throws as make_plan does.
+Mesh mesh_of(const ParallelConfig& parallel, int world, std::string_view started = "mpirun started");
 
 /// How `rank` lays out the weights of its chunk.
 FlatLayout flat_layout_of(const Plan& plan, int rank, int chunk = 0);
@@ -56,12 +61,12 @@ Ledger ledger_of(const Plan& plan, int rank);
 
 /// What a rank sends over one axis in one step. n ranks, S bytes: all-reduce 2 S (n - 1) / n in 2 (n - 1)
 /// messages, all-gather and reduce-scatter half of it.
-struct Traffic {
+struct AxisTraffic {
   int64_t bytes = 0;
   int64_t messages = 0;
 };
 struct RankTraffic {
-  Traffic tensor, pipeline, data;
+  AxisTraffic tensor, pipeline, data;
 };
 RankTraffic traffic_of(const Plan& plan, int rank);
 

@@ -36,8 +36,9 @@ bool is_send(ActionKind kind);
 bool is_receive(ActionKind kind);
 
 /// Messages of one lane between two positions arrive in the order in which they were sent.
-enum class Lane : uint8_t { activation, gradient, tied };
-Lane lane_of(ActionKind kind);  // of a send or receive
+enum class TransferLane : uint8_t { activation, gradient, tied };
+TransferLane lane_of(ActionKind kind);  // of a send or receive
+std::string_view name_of(TransferLane lane);
 
 struct Action {
   ActionKind kind = ActionKind::forward;
@@ -79,8 +80,9 @@ struct Schedule {
   std::vector<std::vector<Action>> programs;  // a position's actions, top to bottom
 };
 
-/// All forwards, then all backwards in ascending micro order (so that gradients add up as under 1f1b).
-/// Compute only.
+/// All forwards, then all backwards in ascending micro order (so that gradients add up as under 1f1b). A
+/// single stage has nobody to wait for: it alternates as under 1f1b, so that a tied embedding, to whose
+/// gradient both passes add, gets the same sums. Compute only.
 Schedule gpipe(const StageMap& map, int micros);
 /// p - s forwards to warm up (s the position, p positions), then one backward, one forward in turn. Compute
 /// only. Errors (usage): more than one chunk a position, which is the interleaved schedule.
@@ -102,7 +104,7 @@ Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vect
 Schedule with_tied_sum(Schedule schedule, const StageMap& map);
 
 /// Gives every forward the lowest free slot of its chunk, held until its backward is done, and names it in
-/// all actions of that micro. Returns the number of slots in slots_of().
+/// all actions of that micro.
 Schedule with_slots(Schedule schedule, const StageMap& map);
 /// [position][chunk]: how many sets of activations the schedule needs; equals Report::peak_live.
 std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map);

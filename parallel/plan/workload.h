@@ -55,7 +55,7 @@ struct Unit {
   double forward_flops = 0;        // per row of a micro-batch, over all tensor ranks
   double backward_flops = 0;       // likewise, input and weights
   std::vector<RowTensor> kept;     // per slot: what forward leaves for backward
-  std::vector<RowTensor> scratch;  // while the unit runs; units of a stage share the largest
+  std::vector<RowTensor> scratch;  // while the unit runs; units of one kind on a stage share the largest
   int64_t scratch_bytes = 0;       // likewise, independent of the rows
   std::vector<Collective> collectives;
 };

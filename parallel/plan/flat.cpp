@@ -1,0 +1,168 @@
+#include "parallel/plan/flat.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+
+namespace ptrain {
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+enum class Which { trainable, frozen };
+
+/// Places the pieces of one unit from `offset` on; returns the end. A new fusion group starts aligned.
+int64_t place_unit(const Workload& workload, int unit, Which which, const Mesh& mesh, int rank,
+                   int64_t offset, std::vector<FlatPiece>& pieces) {
+  const std::vector<UnitPiece>& table = workload.units[static_cast<size_t>(unit)].pieces;
+  int open_fusion = 0;
+  for (size_t i = 0; i < table.size(); ++i) {
+    const UnitPiece& entry = table[i];
+    const Piece& piece = entry.piece;
+    if (piece.is_trainable != (which == Which::trainable)) continue;
+    const bool is_joined = entry.fusion != 0 && entry.fusion == open_fusion;
+    if (!is_joined) offset = round_up(offset, flat_alignment);
+    open_fusion = entry.fusion;
+    FlatPiece placed{.unit = unit,
+                     .index = static_cast<int>(i),
+                     .box = local_box(piece.shape, piece.layout, mesh, rank),
+                     .elements = {offset, 0},
+                     .counted = {}};
+    placed.elements.count = placed.box.numel();
+    const auto part = counted_box(piece.shape, piece.layout, mesh, rank);
+    if (part && !entry.is_tied_copy) {
+      for (Range range : flat_ranges(placed.box, *part)) {
+        placed.counted.push_back({offset + range.begin, range.count});
+      }
+    }
+    offset += placed.elements.count;
+    pieces.push_back(std::move(placed));
+  }
+  return offset;
+}
+
+/// The bucket that begins with `unit`, or -1.
+int bucket_beginning_at(const std::vector<FlatBucket>& buckets, int64_t unit) {
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    if (buckets[i].units.begin == unit) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+}  // namespace
+
+const FlatPiece& FlatLayout::piece(int unit, int index) const {
+  for (const FlatPiece& candidate : pieces) {
+    if (candidate.unit == unit && candidate.index == index) return candidate;
+  }
+  fail(ExitCode::defect, "piece {} of unit {} is not on this stage", index, unit);
+}
+
+Range intersection(Range a, Range b) {
+  const int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max<int64_t>(0, std::min(a.end(), b.end()) - begin)};
+}
+
+std::vector<Range> flat_ranges(const Box& local, const Box& part) {
+  std::vector<Range> ranges;
+  if (part.numel() == 0) return ranges;
+  const int dims = local.extent.dims();
+  const auto add = [&](int64_t begin, int64_t count) {
+    if (!ranges.empty() && ranges.back().end() == begin) {
+      ranges.back().count += count;
+    } else {
+      ranges.push_back({begin, count});
+    }
+  };
+  if (dims == 0) {
+    add(0, 1);
+    return ranges;
+  }
+  // Row by row of the part, where a row runs along the last dimension; index counts the part's rows.
+  const int64_t row = part.extent[-1];
+  for (int64_t index = 0; index < part.numel() / row; ++index) {
+    int64_t rest = index, offset = 0, stride = local.extent[-1];
+    const auto d_last = static_cast<size_t>(dims - 1);
+    offset = part.begin[d_last] - local.begin[d_last];
+    for (int dim = dims - 2; dim >= 0; --dim) {
+      const auto d = static_cast<size_t>(dim);
+      offset += (part.begin[d] - local.begin[d] + rest % part.extent[dim]) * stride;
+      rest /= part.extent[dim];
+      stride *= local.extent[dim];
+    }
+    add(offset, row);
+  }
+  return ranges;
+}
+
+FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<Range>& bucket_units,
+                       const Mesh& mesh, int rank) {
+  FlatLayout layout{.units = units, .data = mesh.data};
+  for (Range range : bucket_units) layout.buckets.push_back({.units = range, .elements = {}});
+
+  // 1. Trainable pieces, ascending; every bucket begins and ends where shards of whole alignments fit.
+  const int64_t bucket_alignment = flat_alignment * mesh.data;
+  int64_t offset = 0;
+  int open_bucket = -1;
+  const auto close_bucket = [&] {
+    if (open_bucket < 0) return;
+    Range& elements = layout.buckets[static_cast<size_t>(open_bucket)].elements;
+    elements.count = round_up(offset - elements.begin, bucket_alignment);
+    offset = elements.end();
+  };
+  for (int64_t unit = units.begin; unit < units.end(); ++unit) {
+    if (const int bucket = bucket_beginning_at(layout.buckets, unit); bucket >= 0) {
+      close_bucket();
+      open_bucket = bucket;
+      layout.buckets[static_cast<size_t>(bucket)].elements.begin = offset;
+    }
+    check(open_bucket >= 0 && unit < layout.buckets[static_cast<size_t>(open_bucket)].units.end(),
+          "unit {} is in no bucket", unit);
+    const int64_t begin = round_up(offset, flat_alignment);
+    offset = place_unit(workload, static_cast<int>(unit), Which::trainable, mesh, rank, begin, layout.pieces);
+    layout.unit_ranges.push_back({begin, offset - begin});
+  }
+  close_bucket();
+  layout.trainable_elements = offset;
+
+  // 2. Frozen pieces behind.
+  for (int64_t unit = units.begin; unit < units.end(); ++unit) {
+    offset = place_unit(workload, static_cast<int>(unit), Which::frozen, mesh, rank, offset, layout.pieces);
+  }
+  layout.elements = round_up(offset, flat_alignment);
+  std::ranges::stable_sort(layout.pieces, {},
+                           [](const FlatPiece& piece) { return std::pair(piece.unit, piece.index); });
+  return layout;
+}
+
+Range shard_of(const FlatLayout& layout, int bucket, int data) {
+  const Range elements = layout.buckets[static_cast<size_t>(bucket)].elements;
+  check(data >= 0 && data < layout.data, "shard {} of {}", data, layout.data);
+  const int64_t each = elements.count / layout.data;
+  return {elements.begin + data * each, each};
+}
+
+int64_t shard_elements(const FlatLayout& layout) {
+  return layout.trainable_elements / layout.data;
+}
+
+std::vector<Range> counted_in(const FlatLayout& layout, Range elements) {
+  std::vector<Range> counted;
+  for (const FlatPiece& piece : layout.pieces) {
+    if (intersection(piece.elements, elements).count == 0) continue;
+    for (Range range : piece.counted) {
+      const Range common = intersection(range, elements);
+      if (common.count == 0) continue;
+      if (!counted.empty() && counted.back().end() == common.begin) {
+        counted.back().count += common.count;
+      } else {
+        counted.push_back(common);
+      }
+    }
+  }
+  return counted;
+}
+
+}  // namespace ptrain

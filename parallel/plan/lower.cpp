@@ -1,0 +1,240 @@
+// The passes that lower a schedule; declared in schedule.h. Each takes a schedule and returns one with more
+// actions, none of them moves a compute action.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "kernels/base/error.h"
+#include "parallel/plan/schedule.h"
+
+namespace ptrain {
+namespace {
+
+size_t at(int index) {
+  return static_cast<size_t>(index);
+}
+
+/// What a compute action hands on or needs: what it is, the other position, and the chunk over there.
+struct Edge {
+  bool exists = false;
+  TransferLane lane = TransferLane::activation;
+  int peer = 0;
+  int peer_chunk = 0;
+};
+
+Edge edge_to(const StageMap& map, int position, int other_stage, TransferLane lane) {
+  if (other_stage < 0 || other_stage >= map.stages()) return {};
+  const int peer = map.position_of(other_stage);
+  if (peer == position) return {};  // handed over in memory
+  return {.exists = true, .lane = lane, .peer = peer, .peer_chunk = map.chunk_of(other_stage)};
+}
+
+/// Where the result of a compute action goes.
+Edge output_of(const StageMap& map, int position, const Action& action) {
+  const int stage = map.stage_of(position, action.chunk);
+  if (is_forward(action.kind)) return edge_to(map, position, stage + 1, TransferLane::activation);
+  if (action.kind == ActionKind::backward_weights) return {};
+  return edge_to(map, position, stage - 1, TransferLane::gradient);
+}
+
+/// Where what a compute action needs comes from.
+Edge input_of(const StageMap& map, int position, const Action& action) {
+  const int stage = map.stage_of(position, action.chunk);
+  if (is_forward(action.kind)) return edge_to(map, position, stage - 1, TransferLane::activation);
+  if (action.kind == ActionKind::backward_weights) return {};
+  return edge_to(map, position, stage + 1, TransferLane::gradient);
+}
+
+struct MessageName {
+  int chunk = 0;  // of the receiver
+  int micro = 0;
+  bool operator==(const MessageName&) const = default;
+};
+
+/// (sender, receiver, lane) -> messages in the order in which they are sent.
+using LaneOrders = std::map<std::tuple<int, int, TransferLane>, std::vector<MessageName>>;
+
+LaneOrders orders_of_sends(const Schedule& schedule, const StageMap& map) {
+  LaneOrders orders;
+  for (int position = 0; position < map.positions(); ++position) {
+    for (const Action& action : schedule.programs[at(position)]) {
+      const Edge out = output_of(map, position, action);
+      if (out.exists) orders[{position, out.peer, out.lane}].push_back({out.peer_chunk, action.micro});
+    }
+  }
+  return orders;
+}
+
+Action transfer(ActionKind kind, int chunk, int micro, int peer) {
+  return {.kind = kind, .chunk = chunk, .micro = micro, .peer = peer};
+}
+
+/// The last action that adds to the gradients of `chunk`, as an index into the program.
+size_t last_backward_of(const std::vector<Action>& program, int chunk) {
+  for (size_t i = program.size(); i-- > 0;) {
+    const Action& action = program[i];
+    if (action.chunk == chunk &&
+        (action.kind == ActionKind::backward || action.kind == ActionKind::backward_weights)) {
+      return i;
+    }
+  }
+  fail(ExitCode::defect, "chunk {} has no backward", chunk);
+}
+
+/// The index of the reduction of `bucket` of `chunk`.
+size_t reduction_of(const std::vector<Action>& program, int chunk, int bucket) {
+  for (size_t i = 0; i < program.size(); ++i) {
+    const Action& action = program[i];
+    if (action.kind == ActionKind::reduce && action.chunk == chunk && action.bucket == bucket) return i;
+  }
+  fail(ExitCode::defect, "bucket {} of chunk {} is never reduced", bucket, chunk);
+}
+
+}  // namespace
+
+Schedule with_transfers(Schedule schedule, const StageMap& map) {
+  const LaneOrders orders = orders_of_sends(schedule, map);
+  std::map<std::tuple<int, int, TransferLane>, size_t> received;
+  for (int position = 0; position < map.positions(); ++position) {
+    std::vector<Action> lowered;
+    for (const Action& action : schedule.programs[at(position)]) {
+      check(is_compute(action.kind) && action.bucket < 0, "transfers are added first, found {}",
+            to_string(action));
+      // 1. Receive what it needs, and before it what the lane brings earlier.
+      const Edge in = input_of(map, position, action);
+      if (in.exists) {
+        const auto lane = std::tuple(in.peer, position, in.lane);
+        const auto order = orders.find(lane);
+        const std::vector<MessageName> none;
+        const auto& messages = order == orders.end() ? none : order->second;
+        const auto wanted = std::ranges::find(messages, MessageName{action.chunk, action.micro});
+        check(wanted != messages.end(), "position {} never sends what {} of position {} needs", in.peer,
+              to_string(action), position);
+        size_t& next = received[lane];
+        const ActionKind kind = in.lane == TransferLane::activation ? ActionKind::receive_activation
+                                                                    : ActionKind::receive_gradient;
+        for (; next <= static_cast<size_t>(wanted - messages.begin()); ++next) {
+          lowered.push_back(transfer(kind, messages[next].chunk, messages[next].micro, in.peer));
+        }
+      }
+      // 2. Compute, then send at once what it made.
+      lowered.push_back(action);
+      const Edge out = output_of(map, position, action);
+      if (out.exists) {
+        const ActionKind kind =
+            out.lane == TransferLane::activation ? ActionKind::send_activation : ActionKind::send_gradient;
+        lowered.push_back(transfer(kind, action.chunk, action.micro, out.peer));
+      }
+    }
+    schedule.programs[at(position)] = std::move(lowered);
+  }
+  return schedule;
+}
+
+Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vector<int>& buckets) {
+  check(static_cast<int>(buckets.size()) == map.stages(), "buckets of {} stages given, there are {}",
+        buckets.size(), map.stages());
+  for (int stage = 0; stage < map.stages(); ++stage) {
+    const int count = buckets[at(stage)];
+    if (count == 0) continue;
+    const int chunk = map.chunk_of(stage);
+    std::vector<Action>& program = schedule.programs[at(map.position_of(stage))];
+    const size_t last = last_backward_of(program, chunk);
+    std::vector<Action> segments;
+    for (int bucket = 0; bucket < count; ++bucket) {
+      Action part = program[last];
+      part.bucket = bucket;
+      segments.push_back(part);
+      // The stage before waits for the gradient, nobody for the reduction: the send goes first.
+      const bool has_send = bucket + 1 == count && last + 1 < program.size() &&
+                            program[last + 1].kind == ActionKind::send_gradient &&
+                            program[last + 1].chunk == chunk &&
+                            program[last + 1].micro == program[last].micro;
+      if (has_send) segments.push_back(program[last + 1]);
+      segments.push_back({.kind = ActionKind::reduce, .chunk = chunk, .bucket = bucket});
+      if (has_send) program.erase(program.begin() + static_cast<ptrdiff_t>(last) + 1);
+    }
+    const auto place = program.erase(program.begin() + static_cast<ptrdiff_t>(last));
+    program.insert(place, segments.begin(), segments.end());
+  }
+  return schedule;
+}
+
+Schedule with_tied_sum(Schedule schedule, const StageMap& map) {
+  const int last_stage = map.stages() - 1;
+  const int first = map.position_of(0), last = map.position_of(last_stage);
+  if (first == last) return schedule;
+
+  // 1. First stage: its embedding is finished with its last bucket, and the other's gradient is long there.
+  std::vector<Action>& front = schedule.programs[at(first)];
+  int embedding_bucket = 0;
+  for (const Action& action : front) {
+    if (action.kind == ActionKind::reduce && action.chunk == 0) {
+      embedding_bucket = std::max(embedding_bucket, action.bucket);
+    }
+  }
+  const auto sum_of = [](int chunk, int peer) {
+    return std::vector<Action>{
+        {.kind = ActionKind::send_tied, .chunk = chunk, .peer = peer},
+        {.kind = ActionKind::receive_tied, .chunk = chunk, .peer = peer},
+        {.kind = ActionKind::add_tied, .chunk = chunk},
+    };
+  };
+  const std::vector<Action> front_sum = sum_of(0, last);
+  front.insert(front.begin() + static_cast<ptrdiff_t>(reduction_of(front, 0, embedding_bucket)),
+               front_sum.begin(), front_sum.end());
+
+  // 2. Last stage: sends as soon as its head is finished; receives, adds and reduces at the very end, since
+  // the first stage finishes last.
+  std::vector<Action>& back = schedule.programs[at(last)];
+  const int chunk = map.chunk_of(last_stage);
+  const std::vector<Action> back_sum = sum_of(chunk, first);
+  const size_t reduction = reduction_of(back, chunk, 0);
+  const Action reduce = back[reduction];
+  back[reduction] = back_sum[0];
+  back.insert(back.end(), {back_sum[1], back_sum[2], reduce});
+  return schedule;
+}
+
+Schedule with_slots(Schedule schedule, const StageMap& map) {
+  for (std::vector<Action>& program : schedule.programs) {
+    // 1. A micro holds its slot from its first mention to its last backward.
+    std::map<std::pair<int, int>, size_t> last_use;
+    for (size_t i = 0; i < program.size(); ++i) {
+      if (is_backward(program[i].kind)) last_use[{program[i].chunk, program[i].micro}] = i;
+    }
+    // 2. Walk through, lowest free slot first.
+    std::map<std::pair<int, int>, int> slot_of;
+    std::vector<std::set<int>> taken(at(map.chunks()));
+    for (size_t i = 0; i < program.size(); ++i) {
+      Action& action = program[i];
+      if (action.micro < 0) continue;
+      const auto key = std::pair(action.chunk, action.micro);
+      if (!slot_of.contains(key)) {
+        int slot = 0;
+        while (taken[at(action.chunk)].contains(slot)) ++slot;
+        taken[at(action.chunk)].insert(slot);
+        slot_of[key] = slot;
+      }
+      action.slot = slot_of[key];
+      const auto end = last_use.find(key);
+      if (end != last_use.end() && end->second == i) taken[at(action.chunk)].erase(action.slot);
+    }
+  }
+  return schedule;
+}
+
+std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map) {
+  std::vector<std::vector<int>> slots;
+  for (const std::vector<Action>& program : schedule.programs) {
+    std::vector<int> counts(at(map.chunks()), 0);
+    for (const Action& action : program) {
+      counts[at(action.chunk)] = std::max(counts[at(action.chunk)], action.slot + 1);
+    }
+    slots.push_back(std::move(counts));
+  }
+  return slots;
+}
+
+}  // namespace ptrain

@@ -1,0 +1,184 @@
+#include "parallel/plan/plan.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+#include "parallel/plan/buckets.h"
+#include "parallel/plan/stage_cut.h"
+
+namespace ptrain {
+namespace {
+
+size_t at(int64_t index) {
+  return static_cast<size_t>(index);
+}
+
+/// "1, 2, 3 or 6"
+std::string divisors_text(int64_t value) {
+  std::vector<int64_t> divisors;
+  for (int64_t divisor = 1; divisor <= value; ++divisor) {
+    if (value % divisor == 0) divisors.push_back(divisor);
+  }
+  std::string text = std::to_string(divisors[0]);
+  for (size_t i = 1; i < divisors.size(); ++i) {
+    text += fmt::format("{}{}", i + 1 == divisors.size() ? " or " : ", ", divisors[i]);
+  }
+  return text;
+}
+
+void check_sizes(const Workload& workload, const ParallelConfig& parallel) {
+  check(workload.heads % parallel.tensor == 0, ExitCode::usage,
+        "the model has {} attention heads, which parallel.tensor = {} does not divide; set it to {}",
+        workload.heads, parallel.tensor, divisors_text(workload.heads));
+  check(parallel.zero == 0 || parallel.zero == 1, ExitCode::usage,
+        "parallel.zero = {} is not built yet; set it to 0 or 1", parallel.zero);
+  check(parallel.virtual_stages == 1, ExitCode::usage,
+        "parallel.virtual_stages = {}, but schedule {} has one stage a rank; set it to 1",
+        parallel.virtual_stages, name_of(parallel.schedule));
+  check(parallel.micro >= 1 && parallel.global >= 1 && parallel.sequence_length >= 1, ExitCode::usage,
+        "batch.micro = {}, batch.global = {} and data.sequence_length = {} must be at least 1",
+        parallel.micro, parallel.global, parallel.sequence_length);
+  const int64_t at_once = parallel.micro * parallel.data;
+  const int64_t below = parallel.global / at_once * at_once;
+  const std::string fix =
+      below > 0 ? fmt::format("{} or {}", below, below + at_once) : std::to_string(at_once);
+  check(parallel.global % at_once == 0, ExitCode::usage,
+        "batch.global = {} is no multiple of batch.micro * data = {} * {} = {}; set it to {}",
+        parallel.global, parallel.micro, parallel.data, at_once, fix);
+  check(parallel.global / at_once <= 1'000'000, ExitCode::usage,
+        "batch.global = {} makes {} micro-batches a step; raise batch.micro", parallel.global,
+        parallel.global / at_once);
+}
+
+bool has_tied_copy(const Unit& unit) {
+  return std::ranges::any_of(unit.pieces, [](const UnitPiece& piece) { return piece.is_tied_copy; });
+}
+
+/// The pieces' share of one tensor rank, the same number on every rank so that all cut the same buckets.
+int64_t elements_of(const Unit& unit, int tensor) {
+  int64_t elements = 0;
+  for (const UnitPiece& entry : unit.pieces) {
+    if (entry.piece.is_trainable) elements += (entry.piece.shape.numel() + tensor - 1) / tensor;
+  }
+  return elements;
+}
+
+void cut(Plan& plan) {
+  const std::vector<Range> ranges = cut_stages(plan.workload, plan.map.stages());
+  for (int stage = 0; stage < plan.map.stages(); ++stage) {
+    StagePlan part{.position = plan.map.position_of(stage),
+                   .chunk = plan.map.chunk_of(stage),
+                   .units = ranges[at(stage)],
+                   .bucket_units = {}};
+    std::vector<BucketUnit> units;
+    for (int64_t unit = part.units.begin; unit < part.units.end(); ++unit) {
+      const Unit& what = plan.workload.units[at(unit)];
+      const bool is_tied = has_tied_copy(what) || (unit == 0 && plan.is_tied_apart);
+      units.push_back({.elements = elements_of(what, plan.mesh.tensor), .is_alone = is_tied});
+    }
+    part.bucket_units = cut_buckets(units, part.units.begin, plan.parallel.bucket_elements);
+    plan.stages.push_back(std::move(part));
+  }
+}
+
+/// Costs of the stages in FLOPs of a rank, taken as seconds.
+Costs costs_by_flops(const Plan& plan) {
+  Costs costs;
+  for (const StagePlan& stage : plan.stages) {
+    double forward = 0, backward = 0;
+    std::vector<double> shares;
+    for (Range units : stage.bucket_units) {
+      double bucket = 0;
+      for (int64_t unit = units.begin; unit < units.end(); ++unit) {
+        forward += plan.workload.units[at(unit)].forward_flops;
+        bucket += plan.workload.units[at(unit)].backward_flops;
+      }
+      shares.push_back(bucket);
+      backward += bucket;
+    }
+    for (double& share : shares) {
+      share = backward > 0 ? share / backward : 1.0 / static_cast<double>(shares.size());
+    }
+    const double per_rank = static_cast<double>(plan.rows) / plan.mesh.tensor;
+    costs.forward_s.push_back(forward * per_rank);
+    costs.backward_s.push_back(backward * per_rank);
+    costs.bucket_share.push_back(std::move(shares));
+  }
+  return costs;
+}
+
+Schedule lowered(const Plan& plan, const std::vector<int>& buckets) {
+  Schedule schedule = plan.parallel.schedule == ScheduleName::gpipe ? gpipe(plan.map, plan.micros)
+                                                                    : one_f_one_b(plan.map, plan.micros);
+  schedule = with_reductions(with_transfers(std::move(schedule), plan.map), plan.map, buckets);
+  if (plan.is_tied_apart) schedule = with_tied_sum(std::move(schedule), plan.map);
+  return with_slots(std::move(schedule), plan.map);
+}
+
+}  // namespace
+
+std::string_view name_of(ScheduleName name) {
+  return name == ScheduleName::gpipe ? "gpipe" : "1f1b";
+}
+
+std::string_view name_of(CollectiveKind kind) {
+  return kind == CollectiveKind::all_reduce   ? "all-reduce"
+         : kind == CollectiveKind::all_gather ? "all-gather"
+                                              : "reduce-scatter";
+}
+
+Mesh mesh_of(const ParallelConfig& parallel, int world, std::string_view started) {
+  const int64_t tensor = parallel.tensor, pipeline = parallel.pipeline, data = parallel.data;
+  check(tensor >= 1 && pipeline >= 1, ExitCode::usage,
+        "parallel.tensor = {} and parallel.pipeline = {} must be at least 1", tensor, pipeline);
+  check(tensor <= 1'000'000 && pipeline <= 1'000'000 && data <= 1'000'000, ExitCode::usage,
+        "tensor, pipeline, data = {}, {}, {}: at most 1,000,000 each", tensor, pipeline, data);
+  check(data >= 1, ExitCode::usage,
+        "tensor * pipeline = {} * {} = {}, but {} {} ranks; start {} ranks or choose a smaller grid", tensor,
+        pipeline, tensor * pipeline, started, world, tensor * pipeline);
+  const int64_t product = tensor * pipeline * data;
+  const std::string other = world % (tensor * pipeline) == 0
+                                ? fmt::format("set parallel.data to {}", world / (tensor * pipeline))
+                                : "choose another grid";
+  check(product == world, ExitCode::usage,
+        "tensor * pipeline * data = {} * {} * {} = {}, but {} {} ranks; start {} ranks or {}", tensor,
+        pipeline, data, product, started, world, product, other);
+  return {.pipeline = parallel.pipeline, .data = parallel.data, .tensor = parallel.tensor};
+}
+
+const std::vector<Action>& Plan::program(int rank) const {
+  return schedule.programs[at(mesh.coordinate_of(rank).pipeline)];
+}
+
+Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int world,
+               std::string_view started) {
+  Plan plan{.workload = workload, .parallel = parallel};
+  // 1. The grid and whether the model fits it.
+  plan.mesh = mesh_of(parallel, world, started);
+  check_sizes(workload, parallel);
+  plan.map = StageMap(parallel.pipeline, parallel.virtual_stages);
+  plan.micros = static_cast<int>(parallel.global / (parallel.micro * parallel.data));
+  plan.rows = parallel.micro * parallel.sequence_length;
+  plan.is_tied_apart = parallel.pipeline > 1 && std::ranges::any_of(workload.units, has_tied_copy);
+  // 2. Stages and their buckets.
+  cut(plan);
+  std::vector<int> buckets;
+  for (const StagePlan& stage : plan.stages) buckets.push_back(static_cast<int>(stage.bucket_units.size()));
+  // 3. What everybody does, checked and timed.
+  plan.schedule = lowered(plan, buckets);
+  validate(plan.schedule, plan.map, buckets);
+  plan.costs = costs_by_flops(plan);
+  plan.report = simulate(plan.schedule, plan.map, plan.costs);
+  check(plan.report.is_complete, "schedule {} of {} stages and {} micro-batches: {}", plan.schedule.name,
+        plan.map.stages(), plan.micros, plan.report.explanation);
+  plan.slots = slots_of(plan.schedule, plan.map);
+  return plan;
+}
+
+FlatLayout flat_layout_of(const Plan& plan, int rank, int chunk) {
+  const int position = plan.mesh.coordinate_of(rank).pipeline;
+  const StagePlan& stage = plan.stages[at(plan.map.stage_of(position, chunk))];
+  return flat_layout(plan.workload, stage.units, stage.bucket_units, plan.mesh, rank);
+}
+
+}  // namespace ptrain
