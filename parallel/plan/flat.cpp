@@ -99,7 +99,9 @@ std::vector<Range> flat_ranges(const Box& local, const Box& part) {
 
 FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<Range>& bucket_units,
                        const Mesh& mesh, int rank) {
-  FlatLayout layout{.units = units, .data = mesh.data};
+  FlatLayout layout;
+  layout.units = units;
+  layout.data = mesh.data;
   for (Range range : bucket_units) layout.buckets.push_back({.units = range, .elements = {}});
 
   // 1. Trainable pieces, ascending; every bucket begins and ends where shards of whole alignments fit.

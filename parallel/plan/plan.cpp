@@ -152,7 +152,9 @@ const std::vector<Action>& Plan::program(int rank) const {
 
 Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int world,
                std::string_view started) {
-  Plan plan{.workload = workload, .parallel = parallel};
+  Plan plan;
+  plan.workload = workload;
+  plan.parallel = parallel;
   // 1. The grid and whether the model fits it.
   plan.mesh = mesh_of(parallel, world, started);
   check_sizes(workload, parallel);

@@ -63,6 +63,7 @@ struct Unit {
 struct Workload {
   std::string name;                  // of the model, for people
   std::vector<Unit> units;           // embedding, blocks, head
+  std::vector<RowTensor> inputs;     // per slot of every stage: the micro-batch's tokens
   std::vector<RowTensor> boundary;   // the bundle that passes from stage to stage; its gradient comes back
   int64_t heads = 1;                 // query heads, which the tensor axis must divide
   double model_flops_per_token = 0;  // the convention behind MFU: 6 * matmul parameters + 6 * L * T * H * D
