@@ -225,6 +225,25 @@ Schedule with_slots(Schedule schedule, const StageMap& map) {
   return schedule;
 }
 
+Schedule with_early_receives(Schedule schedule) {
+  for (std::vector<Action>& program : schedule.programs) {
+    for (size_t i = 0; i < program.size(); ++i) {
+      if (program[i].kind != ActionKind::receive_gradient) continue;
+      bool has_passed = false;
+      for (size_t place = i; place > 0; --place) {
+        const Action& before = program[place - 1];
+        const Action& receive = program[place];
+        const bool is_same_slot = before.chunk == receive.chunk && before.slot == receive.slot;
+        const bool is_same_lane = before.kind == receive.kind && before.peer == receive.peer;
+        if (is_same_slot || is_same_lane || (is_compute(before.kind) && has_passed)) break;
+        has_passed |= is_compute(before.kind);
+        std::swap(program[place - 1], program[place]);
+      }
+    }
+  }
+  return schedule;
+}
+
 std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map) {
   std::vector<std::vector<int>> slots;
   for (const std::vector<Action>& program : schedule.programs) {

@@ -112,7 +112,7 @@ Schedule lowered(const Plan& plan, const std::vector<int>& buckets) {
                                                                     : one_f_one_b(plan.map, plan.micros);
   schedule = with_reductions(with_transfers(std::move(schedule), plan.map), plan.map, buckets);
   if (plan.is_tied_apart) schedule = with_tied_sum(std::move(schedule), plan.map);
-  return with_slots(std::move(schedule), plan.map);
+  return with_early_receives(with_slots(std::move(schedule), plan.map));
 }
 
 }  // namespace

@@ -106,6 +106,11 @@ Schedule with_tied_sum(Schedule schedule, const StageMap& map);
 /// Gives every forward the lowest free slot of its chunk, held until its backward is done, and names it in
 /// all actions of that micro.
 Schedule with_slots(Schedule schedule, const StageMap& map);
+
+/// Moves every gradient's receive above the compute action before it, where that leaves its slot alone: the
+/// message then travels while the rank computes. Needs slots.
+Schedule with_early_receives(Schedule schedule);
+
 /// [position][chunk]: how many sets of activations the schedule needs; equals Report::peak_live.
 std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map);
 

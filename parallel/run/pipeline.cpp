@@ -1,0 +1,119 @@
+#include "parallel/run/pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "kernels/base/error.h"
+
+namespace ptrain {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t activation = 0, gradient = 1;
+
+Lane wire_of(TransferLane lane) {
+  return lane == TransferLane::activation ? Lane::activation
+         : lane == TransferLane::gradient ? Lane::gradient
+                                          : Lane::control;
+}
+
+void wait_all(std::vector<Transfer>& transfers) {
+  for (Transfer& transfer : transfers) transfer.wait();
+  transfers.clear();
+}
+
+}  // namespace
+
+Pipeline::Pipeline(std::vector<Action> program, Communicator* pipeline)
+    : program_(std::move(program)), pipeline_(pipeline), intervals_(program_.size()) {
+  for (const Action& action : program_) {
+    check(action.micro < 0 || action.slot >= 0, "{} has no slot", to_string(action));
+    check(pipeline_ != nullptr || !(is_send(action.kind) || is_receive(action.kind)),
+          "{} without a communicator", to_string(action));
+    const auto chunk = static_cast<size_t>(action.chunk);
+    const auto slots = static_cast<size_t>(action.slot + 1);
+    if (slots_.size() <= chunk) slots_.resize(chunk + 1);
+    if (slots_[chunk].size() < slots) slots_[chunk].resize(slots);
+    is_last_.resize(slots_.size(), true);
+    if (action.kind == ActionKind::send_activation) is_last_[chunk] = false;
+  }
+}
+
+Pipeline::SlotTransfers& Pipeline::slot_of(const Action& action) {
+  return slots_[static_cast<size_t>(action.chunk)][static_cast<size_t>(action.slot)];
+}
+
+Pipeline::Transfers& Pipeline::sends_of(const Action& action) {
+  const TransferLane lane = lane_of(action.kind);
+  return lane == TransferLane::tied ? tied_sends_ : slot_of(action).sends[static_cast<size_t>(lane)];
+}
+
+Pipeline::Transfers& Pipeline::receives_of(const Action& action) {
+  const TransferLane lane = lane_of(action.kind);
+  return lane == TransferLane::tied ? tied_receives_ : slot_of(action).receives[static_cast<size_t>(lane)];
+}
+
+void Pipeline::send(StageWork& work, const Action& action) {
+  Transfers& under_way = sends_of(action);
+  wait_all(under_way);
+  for (const Tensor& tensor : work.tensors(action)) {
+    under_way.push_back(pipeline_->isend(tensor, action.peer, wire_of(lane_of(action.kind))));
+  }
+}
+
+void Pipeline::receive(StageWork& work, const Action& action) {
+  // The slot's gradient may still be on its way out: it must not be overwritten.
+  if (action.kind == ActionKind::receive_gradient) wait_all(slot_of(action).sends[gradient]);
+  Transfers& under_way = receives_of(action);
+  check(under_way.empty(), "{} before the last one into slot {} was used", to_string(action), action.slot);
+  for (const Tensor& tensor : work.tensors(action)) {
+    under_way.push_back(pipeline_->irecv(tensor, action.peer, wire_of(lane_of(action.kind))));
+  }
+}
+
+void Pipeline::make_ready(const Action& action) {
+  const bool forward = is_forward(action.kind);
+  SlotTransfers& slot = slot_of(action);
+  // What it reads must be here; what it overwrites must have left.
+  if (action.kind != ActionKind::backward_weights) wait_all(slot.receives[forward ? activation : gradient]);
+  if (forward) wait_all(slot.sends[activation]);
+  if (!forward || is_last_[static_cast<size_t>(action.chunk)]) wait_all(slot.sends[gradient]);
+}
+
+void Pipeline::run(StageWork& work) {
+  const Clock::time_point start = Clock::now();
+  const auto now_s = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  for (size_t i = 0; i < program_.size(); ++i) {
+    const Action& action = program_[i];
+    if (is_compute(action.kind)) {
+      make_ready(action);
+      intervals_[i].begin_s = now_s();
+      is_forward(action.kind) ? work.forward(action) : work.backward(action);
+    } else {
+      intervals_[i].begin_s = now_s();
+      if (is_send(action.kind)) {
+        send(work, action);
+      } else if (is_receive(action.kind)) {
+        receive(work, action);
+      } else if (action.kind == ActionKind::add_tied) {
+        wait_all(tied_receives_);
+        wait_all(tied_sends_);  // its memory is about to become the sum
+        work.add_tied(action);
+      } else {
+        work.reduce(action);
+      }
+    }
+    // Messages move only inside calls: give all lanes a turn between actions.
+    if (pipeline_ != nullptr) pipeline_->poll();
+    intervals_[i].end_s = now_s();
+  }
+  for (std::vector<SlotTransfers>& chunk : slots_) {
+    for (SlotTransfers& slot : chunk) {
+      for (Transfers& transfers : slot.sends) wait_all(transfers);
+      for (Transfers& transfers : slot.receives) wait_all(transfers);
+    }
+  }
+}
+
+}  // namespace ptrain

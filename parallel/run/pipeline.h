@@ -1,0 +1,73 @@
+// Plays a rank's program: computes through a small interface, moves tensors over the pipeline axis without
+// ever blocking in a send. Not for deciding anything: order, slots and peers are in the program.
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+#include "parallel/plan/schedule.h"
+#include "parallel/plan/simulate.h"
+
+namespace ptrain {
+
+/// What a pipeline needs of the stages of a rank. An action names chunk, micro, slot and bucket.
+class StageWork {
+ public:
+  virtual ~StageWork() = default;
+
+  virtual void forward(const Action& action) = 0;
+  /// action.kind: whole or half; action.bucket: only that bucket's units, -1 = all.
+  virtual void backward(const Action& action) = 0;
+  /// Starts the sum of action.bucket's gradients; must not wait for the data axis.
+  virtual void reduce(const Action& action) = 0;
+  /// Adds the received gradient of the tied embedding to the own one.
+  virtual void add_tied(const Action& action) = 0;
+  /// The bundle that a send or receive moves: contiguous tensors, as many and as large as at the other end.
+  /// send_activation: the slot's output; receive_activation: its input; receive_gradient: the gradient of
+  /// the output; send_gradient: that of the input. Valid until the next call.
+  virtual std::span<const Tensor> tensors(const Action& transfer) = 0;
+};
+
+/// One rank's program with the transfers under way. Before an action touches a slot, whatever was sent from
+/// the same memory is done: forward waits for the slot's last activation send (on the last stage, where it
+/// also writes the gradient, for that send too), a gradient's receive and backward for its last gradient
+/// send.
+class Pipeline {
+ public:
+  /// `program`: with slots. `pipeline`: the communicator along the pipeline axis, whose ranks are positions;
+  /// null where the program has no transfers.
+  Pipeline(std::vector<Action> program, Communicator* pipeline);
+
+  /// Plays the program once, top to bottom, and returns when all its transfers are done. Reductions may still
+  /// be under way.
+  void run(StageWork& work);
+
+  /// When each action of the last run began and ended, in seconds since its start; the wait for what a
+  /// compute action needs lies before its begin.
+  const std::vector<Interval>& intervals() const { return intervals_; }
+  const std::vector<Action>& program() const { return program_; }
+
+ private:
+  using Transfers = std::vector<Transfer>;  // of one bundle
+  struct SlotTransfers {
+    std::array<Transfers, 2> sends, receives;  // by TransferLane activation, gradient
+  };
+
+  void send(StageWork& work, const Action& action);
+  void receive(StageWork& work, const Action& action);
+  void make_ready(const Action& compute);
+  SlotTransfers& slot_of(const Action& action);
+  Transfers& sends_of(const Action& action);
+  Transfers& receives_of(const Action& action);
+
+  std::vector<Action> program_;
+  Communicator* pipeline_;
+  std::vector<std::vector<SlotTransfers>> slots_;  // [chunk][slot]
+  std::vector<bool> is_last_;                      // [chunk]: no activation leaves it
+  Transfers tied_sends_, tied_receives_;
+  std::vector<Interval> intervals_;
+};
+
+}  // namespace ptrain
