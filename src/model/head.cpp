@@ -83,4 +83,16 @@ double head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWe
   return sum;
 }
 
+void head_logits(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor x, HeadScratch& scratch,
+                 const std::function<void(int64_t first_row, Tensor logits)>& each) {
+  rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
+  const Tensor h = env.group.enter(scratch.h, scratch.whole);
+  for (int64_t begin = 0; begin < env.dims.N; begin += scratch.logits.rows()) {
+    const int64_t count = std::min(scratch.logits.rows(), env.dims.N - begin);
+    const Tensor logits = scratch.logits.row_range(0, count);
+    linear_forward(context, h.row_range(begin, count), w.table, {}, logits);
+    each(begin, logits);
+  }
+}
+
 }  // namespace ptrain

@@ -2,6 +2,8 @@
 // alone. Forward and backward are one pass, so that the logits of a chunk live no longer than the chunk.
 #pragma once
 
+#include <functional>
+
 #include "kernels/ops/context.h"
 #include "src/model/activations.h"
 #include "src/model/tensor_group.h"
@@ -28,5 +30,10 @@ double head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, con
 double head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeights& w,
                               const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
                               Tensor d, HeadWeights& dw);
+
+/// Calls `each(first row, logits)` for all N rows in chunks.   logits: (rows of the chunk, V), this rank's
+/// vocabulary
+void head_logits(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor x, HeadScratch& scratch,
+                 const std::function<void(int64_t first_row, Tensor logits)>& each);
 
 }  // namespace ptrain

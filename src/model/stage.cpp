@@ -116,7 +116,7 @@ void Stage::forward(int slot, Pass pass, double loss_scale) {
                   scratch_, acts.x[i + 1]);
   }
   if (!has_head()) return;
-  const HeadEnv env{.dims = dims_, .norm_eps = spec_.norm_eps, .group = group_};
+  const HeadEnv env = head_env();
   const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
   if (pass == Pass::evaluate) {
     loss_sum_ += head_loss(context_, env, w, acts.input, acts.x.back(), head_scratch_);
@@ -141,6 +141,11 @@ void Stage::backward(int slot, Range units) {
     block_backward(context_, block_env(static_cast<int>(i)), weights_.blocks[i], acts.input, acts.x[i],
                    acts.blocks[i], scratch_, acts.d, dweights_.blocks[i]);
   }
+}
+
+void Stage::logits(int slot, const std::function<void(int64_t first_row, Tensor logits)>& each) {
+  const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
+  head_logits(context_, head_env(), w, slots_[static_cast<size_t>(slot)].x.back(), head_scratch_, each);
 }
 
 void Stage::clear() {

@@ -2,6 +2,7 @@
 // memory of the model: weights, gradients, activations of its slots.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -51,6 +52,9 @@ class Stage {
   /// Backward of the units in `units` (a run that ends where the last call of this slot began), descending.
   void backward(int slot, Range units);
 
+  /// On the last stage, after forward(): the logits of the slot's rows, chunk by chunk; see head_logits.
+  void logits(int slot, const std::function<void(int64_t first_row, Tensor logits)>& each);
+
   Tensor input(int slot) const { return slots_[static_cast<size_t>(slot)].x.front(); }
   Tensor output(int slot) const { return slots_[static_cast<size_t>(slot)].x.back(); }
   Tensor gradient(int slot) const { return slots_[static_cast<size_t>(slot)].d; }  // of output, then of input
@@ -62,6 +66,7 @@ class Stage {
 
  private:
   BlockEnv block_env(int block) const;
+  HeadEnv head_env() const { return {.dims = dims_, .norm_eps = spec_.norm_eps, .group = group_}; }
   const BlockWeights& block_weights(int block) const { return weights_.blocks[static_cast<size_t>(block)]; }
 
   ModelSpec spec_;

@@ -1,0 +1,46 @@
+// How far a result may be from its oracle: one table for all tests, with the error model behind each number.
+// Not a place to make a failing test pass: a tolerance raised for that is a bug found.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace ptrain::tolerance {
+
+/// Spacing of the numbers of T near 1: a single rounding errs by half of it.
+template <class T>
+inline constexpr double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
+
+/// Element-wise formulas of a few roundings, each of at most 1/2 unit, and an exp() of at most 2 units:
+/// |error| <= 8 units of the largest entry.
+template <class T>
+inline constexpr double elementwise = 8 * unit<T>;
+
+/// A sum of `length` products in T: rounding errors are random in sign, so they grow with the square root of
+/// the length (Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1); factor 4 for the
+/// tail. Relative to the largest entry of the result, which for random operands is a few standard deviations.
+template <class T>
+double dot(int64_t length) {
+  return 4 * unit<T> * std::sqrt(static_cast<double>(length));
+}
+
+/// Attention: two chained products (of lengths D and T) with a softmax between them. The error of a score
+/// enters the exponent, where it is absolute: scores of size up to 8 lose 8 units a product.
+template <class T>
+double attention(int64_t D, int64_t T_length) {
+  return 8 * dot<T>(D) + dot<T>(T_length);
+}
+
+/// Central differences in f64 with step h: truncation h^2 f''' / 6 plus rounding unit * f / h; with h = 1e-5
+/// and f of size 1 to 100 both stay below 1e-8 of f. Relative to the largest entry of the gradient.
+inline constexpr double central_difference_step = 1e-5;
+inline constexpr double gradient_check = 2e-7;
+
+/// Against the golden cases (float64): the demand of the project on fp32. An independent fp32 implementation stays within
+/// 6e-6 of the largest entry and, along a curve, 4e-7 of a loss and 1e-5 of a norm.
+inline constexpr double golden = 2e-5;            // of the tensor's largest entry
+inline constexpr double golden_loss = 5e-6;       // relative
+inline constexpr double golden_grad_norm = 5e-5;  // relative
+
+}  // namespace ptrain::tolerance
