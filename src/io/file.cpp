@@ -1,0 +1,137 @@
+#include "src/io/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kernels/base/error.h"
+
+namespace ptrain {
+namespace {
+
+// Linux moves at most 2 GiB - 4 KiB in one call.
+constexpr int64_t call_bytes = int64_t{1} << 30;
+
+int64_t regular_file_bytes(int fd, const std::filesystem::path& path, ExitCode code) {
+  struct stat status {};
+  check(::fstat(fd, &status) == 0, code, "{}: {}", path.string(), std::strerror(errno));
+  check(S_ISREG(status.st_mode), code, "{}: not a regular file", path.string());
+  return status.st_size;
+}
+
+}  // namespace
+
+File File::open(const std::filesystem::path& path) {
+  // Without O_NONBLOCK a pipe under a model's name would hang the open.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  check(fd >= 0, ExitCode::input, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  File file(fd, path, 0);
+  file.bytes_ = regular_file_bytes(fd, path, ExitCode::input);
+  return file;
+}
+
+File File::open_for_writing(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  check(fd >= 0, ExitCode::resources, "{}: cannot be opened for writing: {}", path.string(),
+        std::strerror(errno));
+  File file(fd, path, 0);
+  file.bytes_ = regular_file_bytes(fd, path, ExitCode::resources);
+  return file;
+}
+
+File File::create(const std::filesystem::path& path, int64_t bytes) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  check(fd >= 0, ExitCode::resources, "{}: cannot be created: {}", path.string(), std::strerror(errno));
+  File file(fd, path, bytes);
+  // fallocate finds a full disk now; where the file system has none, the size alone is set.
+  if (bytes > 0 && ::fallocate(fd, 0, 0, bytes) != 0) {
+    check(errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR, ExitCode::resources,
+          "{}: no room for its {} bytes: {}", path.string(), bytes, std::strerror(errno));
+    check(::ftruncate(fd, bytes) == 0, ExitCode::resources, "{}: cannot be made {} bytes long: {}",
+          path.string(), bytes, std::strerror(errno));
+  }
+  return file;
+}
+
+File::File(File&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), bytes_(other.bytes_) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void File::read_at(int64_t offset, void* data, int64_t bytes) const {
+  auto* to = static_cast<char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::pread(fd_, to, static_cast<size_t>(std::min(bytes, call_bytes)), offset);
+    if (n < 0 && errno == EINTR) continue;
+    check(n >= 0, ExitCode::input, "{}: cannot be read at byte {}: {}", path_.string(), offset,
+          std::strerror(errno));
+    check(n > 0, ExitCode::input, "{}: ends at byte {}, {} more were expected", path_.string(), offset,
+          bytes);
+    to += n;
+    offset += n;
+    bytes -= n;
+  }
+}
+
+void File::write_at(int64_t offset, const void* data, int64_t bytes) const {
+  const auto* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::pwrite(fd_, from, static_cast<size_t>(std::min(bytes, call_bytes)), offset);
+    if (n < 0 && errno == EINTR) continue;
+    check(n > 0, ExitCode::resources, "{}: cannot be written at byte {}: {}", path_.string(), offset,
+          n == 0 ? "nothing was written" : std::strerror(errno));
+    from += n;
+    offset += n;
+    bytes -= n;
+  }
+}
+
+void File::sync() const {
+  check(::fsync(fd_) == 0, ExitCode::resources, "{}: cannot be brought to the disk: {}", path_.string(),
+        std::strerror(errno));
+}
+
+void File::close() {
+  if (fd_ < 0) return;
+  check(::close(std::exchange(fd_, -1)) == 0, ExitCode::resources, "{}: closing it failed: {}",
+        path_.string(), std::strerror(errno));
+}
+
+void sync_directory(const std::filesystem::path& directory) {
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  check(fd >= 0, ExitCode::resources, "{}: cannot be opened: {}", directory.string(), std::strerror(errno));
+  const int result = ::fsync(fd);
+  const int reason = errno;
+  ::close(fd);
+  // Some network file systems have no fsync for directories: their renames are durable by themselves.
+  check(result == 0 || reason == EINVAL || reason == EROFS, ExitCode::resources,
+        "{}: cannot be brought to the disk: {}", directory.string(), std::strerror(reason));
+}
+
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  check(::rename(from.c_str(), to.c_str()) == 0, ExitCode::resources, "{}: cannot be renamed to {}: {}",
+        from.string(), to.string(), std::strerror(errno));
+}
+
+void make_directories(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  check(!error && std::filesystem::is_directory(directory, error), ExitCode::resources,
+        "{}: cannot be made: {}", directory.string(), error ? error.message() : "it is not a directory");
+}
+
+}  // namespace ptrain

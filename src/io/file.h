@@ -1,0 +1,58 @@
+// Files by position: open, read, write and sync with every return code checked, path and reason in every
+// message. Not for text or JSON (json.h) nor for what the bytes mean.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace ptrain {
+
+/// One open file. Const member functions may be called from several threads at once. Move-only.
+class File {
+ public:
+  /// An existing regular file, for reading. Errors: ExitCode::input: missing, not a regular file, not
+  /// readable.
+  static File open(const std::filesystem::path& path);
+  /// An existing file, for writing into. Errors: ExitCode::resources.
+  static File open_for_writing(const std::filesystem::path& path);
+  /// A new file of `bytes` zeros, in the place of an older one. Errors: ExitCode::resources, a full disk
+  /// included where the file system can tell beforehand.
+  static File create(const std::filesystem::path& path, int64_t bytes);
+
+  File() = default;
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+  ~File();
+
+  /// All of `bytes` at `offset`. Errors: ExitCode::input where the file ends before.
+  void read_at(int64_t offset, void* data, int64_t bytes) const;
+  /// All of `bytes` at `offset`. Errors: ExitCode::resources (disk full, quota, device).
+  void write_at(int64_t offset, const void* data, int64_t bytes) const;
+  /// Returns once what was written is on the disk. Errors: ExitCode::resources.
+  void sync() const;
+  /// Closes a file that was written; some file systems report a failed write only here. Errors:
+  /// ExitCode::resources.
+  void close();
+
+  int64_t bytes() const { return bytes_; }  // as it was opened or created
+  const std::filesystem::path& path() const { return path_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  File(int fd, std::filesystem::path path, int64_t bytes) : fd_(fd), path_(std::move(path)), bytes_(bytes) {}
+
+  int fd_ = -1;
+  std::filesystem::path path_;
+  int64_t bytes_ = 0;
+};
+
+/// Makes the names in a directory durable. Errors: ExitCode::resources.
+void sync_directory(const std::filesystem::path& directory);
+/// Renames within one file system. Errors: ExitCode::resources.
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Makes a directory and its parents. Errors: ExitCode::resources.
+void make_directories(const std::filesystem::path& directory);
+
+}  // namespace ptrain
