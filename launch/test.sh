@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Set-up, build and all tests, ring by ring, fast rings first. The last line says how many test cases passed, failed
+# and were skipped; the exit code is not 0 when one failed.
+#
+#   bash launch/test.sh [RING...]           default: all rings
+#
+# BUILD_DIR (default: build) names the build directory.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=${BUILD_DIR:-build}
+
+bash launch/setup.sh "$build" || exit $?
+
+# ring, budget in seconds on 2 cores, programs at once (one where a program uses all cores itself)
+cores=$(nproc)
+rings="
+plan 15 $cores
+kernels 120 1
+data 60 $cores
+io 60 $cores
+comm 90 1
+mpi 180 1
+golden 120 1
+equivalence 360 1
+resume 120 1
+launch 120 1
+house 60 1
+"
+
+# mpirun: as root, with more ranks than cores, not spinning, not binding, in a container.
+if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# The tests start jobs of their own: what a job around them says of its ranks is not for them.
+for name in $(compgen -e | grep -E '^(SLURM_|OMPI_COMM_|PMIX_|PMI_)'); do unset "$name"; done
+
+logs=$build/test-logs
+mkdir -p "$logs"
+: >"$logs/failures.txt"
+total_passed=0 total_failed=0 total_skipped=0
+
+# Counts test cases in meson's log, one line of JSON a program: "passed failed skipped", then failed names in a file.
+# A program that fails without a failed case, or before its last one (it crashed, or ran out of time), counts as one
+# more failure.
+count_cases() {  # log ring
+  awk -v ring="$2" -v failures="$logs/failures.txt" '
+    function occurrences(text, pattern) { return gsub(pattern, "&", text) }
+    {
+      name = ""; result = ""
+      if (match($0, /"name": "[^"]*"/)) name = substr($0, RSTART + 9, RLENGTH - 10)
+      if (match($0, /[^\\]"result": "[A-Z]*"/)) result = substr($0, RSTART + 12, RLENGTH - 13)
+      is_good = result == "OK" || result == "EXPECTEDFAIL"
+      ok = occurrences($0, "\\[       OK \\] [^ ]* \\([0-9]+ ms\\)")
+      bad = occurrences($0, "\\[  FAILED  \\] [^\\\\]*\\([0-9]+ ms\\)")
+      left = occurrences($0, "\\[  SKIPPED \\] [^ ]* \\([0-9]+ ms\\)")
+      if (ok + bad + left == 0 && is_good) ok = 1
+      if (ok + bad + left == 0 && result == "SKIP") left = 1
+      is_whole = ok + bad + left == 0 || $0 ~ /tests? from [0-9]+ test suites? ran\./
+      if (!is_good && result != "SKIP" && (bad == 0 || !is_whole)) {
+        bad += 1
+        print ring ": " name ": the program ended with " result (is_whole ? "" : " before its last case") >> failures
+      }
+      rest = $0
+      while (match(rest, /\[  FAILED  \] [^\\]*\([0-9]+ ms\)/)) {
+        text = substr(rest, RSTART + 13, RLENGTH - 13)
+        gsub(/\\n/, " ", text)
+        print ring ": " name ": " text >> failures
+        rest = substr(rest, RSTART + RLENGTH)
+      }
+      passed += ok; failed += bad; skipped += left
+    }
+    END { print passed + 0, failed + 0, skipped + 0 }' "$1"
+}
+
+run_ring() {  # ring budget programs_at_once
+  local ring=$1 budget=$2 at_once=$3 start=$SECONDS log=$logs/$1.json code=0 passed failed skipped spent note
+  if ! grep -q ":$ring / \|^$ring / \|+$ring\b" <<<"$all_tests"; then
+    printf '%-12s no tests\n' "$ring"
+    return
+  fi
+  rm -f "$build/meson-logs/$ring".*
+  meson test -C "$build" --no-rebuild --suite "$ring" --num-processes "$at_once" --timeout-multiplier 5 \
+    --logbase "$ring" --print-errorlogs >"$logs/$ring.txt" 2>&1 || code=$?
+  spent=$((SECONDS - start))
+  if [ ! -s "$build/meson-logs/$ring.json" ]; then
+    cat "$logs/$ring.txt"
+    echo "$ring: the tests could not be started" >>"$logs/failures.txt"
+    total_failed=$((total_failed + 1))
+    return
+  fi
+  cp "$build/meson-logs/$ring.json" "$log"
+  read -r passed failed skipped < <(count_cases "$log" "$ring")
+  if [ "$code" -ne 0 ] && [ "$failed" -eq 0 ]; then
+    failed=1
+    echo "$ring: meson test ended with code $code" >>"$logs/failures.txt"
+  fi
+  if [ "$failed" -gt 0 ]; then cat "$logs/$ring.txt"; fi
+  note=""
+  if [ "$spent" -gt "$budget" ]; then note="  over its budget"; fi
+  printf '%-12s %5d passed %3d failed %3d skipped %5d s of %d s%s\n' \
+    "$ring" "$passed" "$failed" "$skipped" "$spent" "$budget" "$note"
+  total_passed=$((total_passed + passed))
+  total_failed=$((total_failed + failed))
+  total_skipped=$((total_skipped + skipped))
+}
+
+all_tests=$(meson test -C "$build" --no-rebuild --list 2>/dev/null)
+wanted=" $* "
+while read -r ring budget at_once; do
+  if [ -n "$ring" ] && { [ $# -eq 0 ] || [[ $wanted == *" $ring "* ]]; }; then run_ring "$ring" "$budget" "$at_once"; fi
+done <<<"$rings"
+
+# A test outside of these rings would never run: that is a failure too.
+while read -r suite; do
+  if [ -n "$suite" ] && ! grep -q "^$suite " <<<"$rings"; then
+    echo "$suite: a ring that launch/test.sh does not know" >>"$logs/failures.txt"
+    total_failed=$((total_failed + 1))
+  fi
+done < <(sed -n 's/^ptrain:\([^ ]*\) \/ .*/\1/p' <<<"$all_tests" | tr '+' '\n' | sort -u)
+
+if [ -s "$logs/failures.txt" ]; then
+  echo
+  echo "Failed (output above and in $logs):"
+  sed 's/^/  /' "$logs/failures.txt"
+fi
+echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+[ "$total_failed" -eq 0 ]
