@@ -38,7 +38,7 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  /// The ids of a text. Bytes that are not UTF-8 are read as U+FFFD each.
+  /// The ids of a text. What is not UTF-8 is read as U+FFFD, one for each broken-off character.
   /// Errors: ExitCode::input where a pattern of the tokenizer runs into its match limits on this text.
   std::vector<int32_t> encode(std::string_view text, Special special) const;
 
@@ -72,7 +72,8 @@ class Tokenizer {
 };
 
 /// Decodes a growing row of ids piece by piece, for text that is shown while it is generated.
-/// The pieces joined, finish() included, are what decode() gives for all ids at once.
+/// The pieces joined, finish() included, are what decode() gives for all ids at once (where more than 64 ids
+/// in a row are no character, as nearly as can be).
 class StreamDecoder {
  public:
   /// `tokenizer` must outlive it.
@@ -85,6 +86,9 @@ class StreamDecoder {
   std::string finish();
 
  private:
+  static constexpr size_t max_held_ids = 64;
+  std::string show(const std::string& text);
+
   const Tokenizer* tokenizer_;
   Skip skip_;
   std::vector<int32_t> window_;  // the ids shown last, as context, then those not shown yet
