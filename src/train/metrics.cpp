@@ -1,0 +1,67 @@
+#include "src/train/metrics.h"
+
+#include <cmath>
+
+namespace ptrain {
+namespace {
+
+/// JSON has no word for a number that is none: null.
+Json number(double value) {
+  return std::isfinite(value) ? Json(value) : Json(nullptr);
+}
+
+double tokens_per_s(const StepResult& result) {
+  return result.step_s > 0 ? static_cast<double>(result.tokens) / result.step_s : 0;
+}
+
+std::string clock_text(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::string memory_text(int64_t bytes) {
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  return mib >= 1024 ? fmt::format("{:.2f} GiB", mib / 1024) : fmt::format("{:.0f} MiB", mib);
+}
+
+}  // namespace
+
+std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress) {
+  if (!progress.peak_flops) return std::nullopt;
+  return tokens_per_s(result) * progress.flops_per_token / *progress.peak_flops;
+}
+
+Json metrics_row(const StepResult& result, const RunProgress& progress, double time) {
+  const auto mfu = model_flops_utilisation(result, progress);
+  const double padded = static_cast<double>(result.padded_tokens);
+  return Json{{"step", result.step},
+              {"loss", number(result.loss)},
+              {"grad_norm", number(result.grad_norm)},
+              {"lr", result.learning_rate},
+              {"supervised_tokens", result.supervised_tokens},
+              {"tokens", result.tokens},
+              {"pad_fraction", padded > 0 ? 1 - static_cast<double>(result.tokens) / padded : 0.0},
+              {"tokens_per_s", tokens_per_s(result)},
+              {"step_s", result.step_s},
+              {"mfu", mfu ? Json(*mfu) : Json(nullptr)},
+              {"peak_memory_bytes", progress.peak_memory_bytes},
+              {"skipped_steps", progress.skipped_steps},
+              {"checkpoint_stall_s", progress.checkpoint_stall_s},
+              {"exposed_communication", result.exposed_communication},
+              {"time", time}};
+}
+
+std::string step_line(const StepResult& result, const RunProgress& progress) {
+  const auto mfu = model_flops_utilisation(result, progress);
+  std::string line =
+      fmt::format("step {}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tokens/s", result.step,
+                  progress.steps, result.loss, result.grad_norm, result.learning_rate, tokens_per_s(result));
+  if (mfu) line += fmt::format("  mfu {:.1f} %", *mfu * 100);
+  line += fmt::format("  {}  left {}", memory_text(progress.peak_memory_bytes),
+                      clock_text(progress.seconds_left));
+  if (result.is_skipped) line += "  skipped: no supervised token";
+  return line;
+}
+
+}  // namespace ptrain

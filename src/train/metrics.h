@@ -1,0 +1,41 @@
+// What a step tells: the row of metrics.jsonl and the line for people.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "src/io/json.h"
+
+namespace ptrain {
+
+/// One optimizer step, over the whole mesh.
+struct StepResult {
+  int64_t step = 0;      // from 1
+  double loss = 0;       // nats per supervised token, before the update
+  double grad_norm = 0;  // before clipping
+  double learning_rate = 0;
+  int64_t supervised_tokens = 0;
+  int64_t tokens = 0;         // not padding
+  int64_t padded_tokens = 0;  // all positions of the batch
+  double step_s = 0;
+  double exposed_communication = 0;  // share of step_s in which rank 0 waited for others
+  bool is_skipped = false;           // no supervised token: nothing was updated
+};
+
+/// What surrounds a step.
+struct RunProgress {
+  int64_t steps = 0;              // of the whole run
+  int64_t skipped_steps = 0;      // so far
+  int64_t peak_memory_bytes = 0;  // largest resident set of a rank
+  double checkpoint_stall_s = 0;  // in this step
+  double flops_per_token = 0;
+  std::optional<double> peak_flops;  // of all ranks together; unknown: no MFU
+  double seconds_left = 0;
+};
+
+Json metrics_row(const StepResult& result, const RunProgress& progress, double time);
+std::string step_line(const StepResult& result, const RunProgress& progress);
+std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress);
+
+}  // namespace ptrain

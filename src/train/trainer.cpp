@@ -1,0 +1,233 @@
+#include "src/train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "kernels/ops/elementwise.h"
+#include "src/train/lr.h"
+
+namespace ptrain {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
+  return comm != nullptr && comm->size() > 1 ? comm.get() : nullptr;
+}
+
+/// Forwards of every micro-batch and their transfers; slots in turn, since nothing waits for a backward.
+std::vector<Action> forward_program(const Plan& plan, int position) {
+  Schedule schedule{.name = "forward", .micros = plan.micros};
+  for (int p = 0; p < plan.map.positions(); ++p) {
+    auto& program = schedule.programs.emplace_back();
+    for (int micro = 0; micro < plan.micros; ++micro)
+      program.push_back({.kind = ActionKind::forward, .micro = micro});
+  }
+  schedule = with_transfers(std::move(schedule), plan.map);
+  auto program = schedule.programs.at(static_cast<size_t>(position));
+  const int slots = plan.slots.at(static_cast<size_t>(position)).at(0);
+  for (Action& action : program) action.slot = action.micro % slots;
+  return program;
+}
+
+/// The weight that both ends of the pipeline hold, as a range of this stage's flat gradients.
+Range tied_range(const Stage& stage) {
+  for (const PlacedWeight& weight : stage.placed()) {
+    if (weight.spec.role == Role::embedding || weight.spec.is_tied_copy)
+      return {weight.offset, weight.box.numel()};
+  }
+  return {};
+}
+
+}  // namespace
+
+/// What the pipeline's actions mean for this rank.
+class Trainer::Work : public StageWork {
+ public:
+  Work(Trainer& trainer, Pass pass, double loss_scale)
+      : trainer_(trainer), pass_(pass), loss_scale_(loss_scale) {}
+
+  void forward(const Action& action) override {
+    const MicroBatch& rows = trainer_.rows_[static_cast<size_t>(action.micro)];
+    trainer_.stage_.load(action.slot, {rows.ids, rows.targets, rows.positions, rows.document_start});
+    trainer_.stage_.forward(action.slot, pass_, loss_scale_);
+  }
+  void backward(const Action& action) override {
+    const FlatLayout& layout = trainer_.stage_.layout();
+    trainer_.stage_.backward(action.slot, action.bucket < 0
+                                              ? layout.units
+                                              : layout.buckets.at(static_cast<size_t>(action.bucket)).units);
+  }
+  void reduce(const Action& action) override { trainer_.sync_.start(action.bucket); }
+  void add_tied(const Action&) override {
+    add(trainer_.context_, trainer_.tied_, slice(trainer_.stage_.gradients(), tied_range(trainer_.stage_)));
+  }
+  std::span<const Tensor> tensors(const Action& action) override {
+    bundle_ = tensor_of(action);
+    return {&bundle_, 1};
+  }
+
+ private:
+  Tensor tensor_of(const Action& action) const {
+    switch (action.kind) {
+      case ActionKind::send_activation:
+        return trainer_.stage_.output(action.slot);
+      case ActionKind::receive_activation:
+        return trainer_.stage_.input(action.slot);
+      case ActionKind::send_gradient:
+      case ActionKind::receive_gradient:
+        return trainer_.stage_.gradient(action.slot);
+      case ActionKind::send_tied:
+        return slice(trainer_.stage_.gradients(), tied_range(trainer_.stage_));
+      case ActionKind::receive_tied:
+        return trainer_.tied_;
+      default:
+        fail(ExitCode::defect, "{} carries no message", to_string(action));
+    }
+  }
+
+  Trainer& trainer_;
+  Pass pass_;
+  double loss_scale_;
+  Tensor bundle_;
+};
+
+Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
+                 const Context& context)
+    : spec_(spec),
+      rules_(rules),
+      plan_(std::move(plan)),
+      world_(world),
+      rank_(world.rank()),
+      context_(context),
+      comms_(make_mesh_comms(world, plan_.mesh)),
+      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context),
+      sync_(plan_.workload, stage_.layout(), plan_.mesh, plan_.parallel.zero, coordinate().data,
+            unless_alone(comms_.tensor), unless_alone(comms_.data)),
+      optimizer_(stage_.layout(), stage_.placed(), plan_.parallel.zero, coordinate().data),
+      train_(plan_.program(rank_), comms_.pipeline.get()),
+      evaluate_(forward_program(plan_, coordinate().pipeline), comms_.pipeline.get()) {
+  const int64_t tied =
+      plan_.is_tied_apart && (stage_.has_embedding() || stage_.has_head()) ? tied_range(stage_).count : 0;
+  Tensor m, v, staging;
+  const auto grant = [&](const VisitTensor& each) {
+    each("m", m, {optimizer_.state_elements()}, DType::f32);
+    each("v", v, {optimizer_.state_elements()}, DType::f32);
+    each("replica sums", staging, {sync_.staging_elements()}, DType::f32);
+    each("tied", tied_, {tied}, DType::f32);
+  };
+  int64_t bytes = 0;
+  grant(add_up(bytes));
+  arena_ = Arena(bytes, context.device);
+  grant(take_from(arena_, ""));
+  optimizer_.bind(m, v);
+  sync_.bind(stage_.gradients(), staging);
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::load_rows(const Batches& batches, int64_t step) {
+  rows_.clear();
+  for (int micro = 0; micro < plan_.micros; ++micro)
+    rows_.push_back(batches.micro_batch(step, coordinate().data, micro));
+}
+
+void Trainer::play(Pipeline& pipeline, Pass pass, double loss_scale) {
+  Work work(*this, pass, loss_scale);
+  const double begin_s = now_s();
+  pipeline.run(work);
+  double computed_s = 0;
+  for (const Interval& interval : pipeline.intervals()) computed_s += interval.end_s - interval.begin_s;
+  waited_s_ += std::max(0.0, now_s() - begin_s - computed_s);
+}
+
+StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
+  const double begin_s = now_s();
+  waited_s_ = 0;
+  // 1. Rows, and the number of supervised tokens of the whole step, before the first backward.
+  load_rows(batches, step);
+  std::array<int64_t, 2> counts{};  // supervised, tokens
+  for (const MicroBatch& rows : rows_) {
+    counts[0] += rows.supervised;
+    counts[1] += rows.tokens;
+  }
+  comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
+  StepResult result{.step = step,
+                    .learning_rate = learning_rate(rules_, step, steps),
+                    .supervised_tokens = counts[0],
+                    .tokens = counts[1],
+                    .padded_tokens = plan_.parallel.global * plan_.parallel.sequence_length};
+  result.is_skipped = counts[0] == 0;
+  if (!result.is_skipped) {
+    // 2. Forward and backward; buckets are summed over the data axis as they become whole.
+    stage_.clear();
+    play(train_, Pass::train, 1.0 / static_cast<double>(counts[0]));
+    const double sync_s = now_s();
+    sync_.finish();
+    waited_s_ += now_s() - sync_s;
+    // 3. Loss and norm, each part of the mesh once: the loss lies on the last stage's first tensor ranks.
+    std::array<double, 2> sums{coordinate().tensor == 0 ? stage_.loss_sum() : 0.0,
+                               optimizer_.sum_of_squares(context_, stage_.gradients())};
+    world_.all_reduce(Tensor(sums.data(), {2}, DType::f64));
+    result.loss = sums[0] / static_cast<double>(counts[0]);
+    result.grad_norm = std::sqrt(sums[1]);
+    // 4. Update.
+    AdamWStep update{.learning_rate = result.learning_rate,
+                     .beta1 = rules_.betas[0],
+                     .beta2 = rules_.betas[1],
+                     .epsilon = rules_.epsilon,
+                     .weight_decay = rules_.weight_decay,
+                     .update = updates_ + 1};
+    if (rules_.clip_grad_norm > 0) {
+      update.gradient_scale = std::min(1.0, rules_.clip_grad_norm / (result.grad_norm + 1e-6));
+    }
+    check(std::isfinite(result.loss) && std::isfinite(result.grad_norm), ExitCode::numerical,
+          "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
+          "data of this "
+          "step, or lower optimizer.learning_rate",
+          step, result.loss, result.grad_norm);
+    optimizer_.update(context_, update, stage_.parameters(), stage_.gradients());
+    exchange_parameters();
+    ++updates_;
+  }
+  result.step_s = now_s() - begin_s;
+  result.exposed_communication = waited_s_ / result.step_s;
+  return result;
+}
+
+void Trainer::exchange_parameters() {
+  if (plan_.parallel.zero == 0 || comms_.data->size() == 1) return;
+  const double begin_s = now_s();
+  const FlatLayout& layout = stage_.layout();
+  for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
+    comms_.data->all_gather(
+        slice(stage_.parameters(), shard_of(layout, static_cast<int>(bucket), coordinate().data)),
+        slice(stage_.parameters(), layout.buckets[bucket].elements));
+  }
+  waited_s_ += now_s() - begin_s;
+}
+
+Evaluation Trainer::evaluate(const Batches& batches, int64_t steps) {
+  std::array<int64_t, 2> counts{};
+  stage_.clear();
+  for (int64_t step = 1; step <= steps; ++step) {
+    load_rows(batches, step);
+    for (const MicroBatch& rows : rows_) {
+      counts[0] += rows.supervised;
+      counts[1] += rows.tokens;
+    }
+    play(evaluate_, Pass::evaluate, 0);
+  }
+  comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
+  double loss = coordinate().tensor == 0 ? stage_.loss_sum() : 0.0;
+  world_.all_reduce(Tensor(&loss, {1}, DType::f64));
+  return {.loss = counts[0] > 0 ? loss / static_cast<double>(counts[0])
+                                : std::numeric_limits<double>::quiet_NaN(),
+          .supervised_tokens = counts[0],
+          .tokens = counts[1]};
+}
+
+}  // namespace ptrain

@@ -1,0 +1,75 @@
+// One optimizer step at a time, over the whole mesh: built from the plan, it owns the stage, the optimizer's
+// state and the communicators, and knows nothing of files or logs.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "parallel/comm/mesh_comms.h"
+#include "parallel/plan/plan.h"
+#include "parallel/run/grad_sync.h"
+#include "parallel/run/pipeline.h"
+#include "src/data/batches.h"
+#include "src/model/stage.h"
+#include "src/train/config.h"
+#include "src/train/metrics.h"
+#include "src/train/optimizer.h"
+
+namespace ptrain {
+
+struct Evaluation {
+  double loss = 0;  // nats per supervised token; NaN without any
+  int64_t supervised_tokens = 0;
+  int64_t tokens = 0;  // not padding
+};
+
+class Trainer {
+ public:
+  /// Every rank of `world` calls, with the same plan; allocates everything that step() needs.
+  Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
+          const Context& context);
+  ~Trainer();
+
+  /// Step `step` (from 1) of `steps` with its rows of `batches`.
+  StepResult step(const Batches& batches, int64_t step, int64_t steps);
+  /// Loss over steps 1 … steps of `batches`, forward alone.
+  Evaluation evaluate(const Batches& batches, int64_t steps);
+
+  const Plan& plan() const { return plan_; }
+  int rank() const { return rank_; }
+  Coordinate coordinate() const { return plan_.mesh.coordinate_of(rank_); }
+  Stage& stage() { return stage_; }
+  const Stage& stage() const { return stage_; }
+  const Optimizer& optimizer() const { return optimizer_; }
+  MeshComms& comms() { return comms_; }
+  int64_t updates() const { return updates_; }
+  void set_updates(int64_t updates) { updates_ = updates; }
+  /// Bytes that step() works in.
+  int64_t arena_bytes() const { return stage_.arena().used_bytes() + arena_.used_bytes(); }
+
+ private:
+  class Work;
+
+  void load_rows(const Batches& batches, int64_t step);
+  void play(Pipeline& pipeline, Pass pass, double loss_scale);
+  void exchange_parameters();
+
+  ModelSpec spec_;
+  Config::Optimizer rules_;
+  Plan plan_;
+  Communicator& world_;
+  int rank_;
+  Context context_;
+  MeshComms comms_;
+  Stage stage_;
+  GradSync sync_;
+  Optimizer optimizer_;
+  Arena arena_;
+  Tensor tied_;                   // the tied embedding's gradient from the other end of the pipeline
+  Pipeline train_, evaluate_;     // the plan's program; its forwards alone
+  std::vector<MicroBatch> rows_;  // of the step, one a micro-batch
+  int64_t updates_ = 0;
+  double waited_s_ = 0;
+};
+
+}  // namespace ptrain
