@@ -1,0 +1,155 @@
+// Attention backward on a CPU: the scores of each tile are computed again from the log-sum-exp. After Dao et
+// al.: "FlashAttention" (2022), with the sums in a fixed order.
+#include <limits>
+
+#include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/dtype_switch.h"
+#include "kernels/cpu/math.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/twins.h"
+
+namespace ptrain::cpu {
+namespace {
+
+template <class T>
+struct BackwardTile {
+  alignas(64) T queries[max_head_size * tile];     // (D, tile)
+  alignas(64) T dout[max_head_size * tile];        // (D, tile)
+  alignas(64) T query_rows[tile * max_head_size];  // (tile, padded D)
+  alignas(64) T dout_rows[tile * max_head_size];   // (tile, padded D)
+  alignas(64) T dqueries[max_head_size * tile];    // (D, tile)
+  alignas(64) T dkeys[tile * max_head_size];       // (keys, padded D), of one tile of queries
+  alignas(64) T probabilities[tile * tile];        // (keys, tile)
+  alignas(64) T dscores[tile * tile];              // (keys, tile)
+  alignas(64) T lse[tile];
+  alignas(64) T delta[tile];
+};
+
+/// to: (tile, padded D) = the head's rows of that tile, the rest zeros.
+template <class T>
+void copy_rows(const QueryTile& queries, Head<const T> from, int64_t D, T* to) {
+  const int64_t width = padded(D);
+  std::fill_n(to, tile * width, T{0});
+  for (int64_t i = 0; i < queries.count; ++i) std::copy_n(from.row(queries.first + i), D, to + i * width);
+}
+
+/// The head's rows of keys += (keys, padded D).
+template <class T>
+void add_rows(const T* from, int64_t key, int64_t keys, int64_t D, Head<T> to) {
+  for (int64_t s = 0; s < keys; ++s) {
+    T* row = to.row(key + s);
+    const T* more = from + s * padded(D);
+#pragma omp simd
+    for (int64_t d = 0; d < D; ++d) row[d] += more[d];
+  }
+}
+
+/// probabilities: raw scores in, exp(scale * score - lse) out.   dscores: gradients of the probabilities in,
+/// of the raw scores out.
+template <class T>
+void softmax_backward(BackwardTile<T>& x, int64_t keys, T scale) {
+  for (int64_t s = 0; s < keys; ++s) {
+    T* p = x.probabilities + s * tile;
+    T* ds = x.dscores + s * tile;
+#pragma omp simd
+    for (int64_t i = 0; i < tile; ++i) {
+      p[i] = vector_exp(p[i] * scale - x.lse[i]);
+      ds[i] = p[i] * (ds[i] - x.delta[i]) * scale;
+    }
+  }
+}
+
+/// Everything of one key-value head of one row of tokens.
+template <class T>
+struct KvHead {
+  Head<const T> k, v;
+  Head<T> dk, dv;
+};
+
+/// One tile of queries of one head: its dq, and its addends to dk and dv.
+template <class T>
+void backward_tile(const AttentionDims& dims, const QueryTile& queries, BackwardTile<T>& x,
+                   const KvHead<T>& kv, Head<T> dq) {
+  const int64_t D = dims.D, width = padded(D);
+  std::fill_n(x.dqueries, D * tile, T{0});
+  for (int64_t key = queries.begin_key(); key < queries.end_key(); key += tile) {
+    const int64_t keys = std::min(tile, queries.end_key() - key);
+    // 1. Scores and gradients of the probabilities.
+    small_gemm<T>(keys, tile, D, {kv.k.row(key), kv.k.stride, 1}, x.queries, tile, x.probabilities, tile,
+                  false);
+    small_gemm<T>(keys, tile, D, {kv.v.row(key), kv.v.stride, 1}, x.dout, tile, x.dscores, tile, false);
+    if (queries.is_cut(key, keys))
+      mask_scores(queries, key, keys, -std::numeric_limits<T>::infinity(), x.probabilities);
+    softmax_backward(x, keys, static_cast<T>(dims.scale));
+    // 2. dv += p dout, dk += ds q, dq += ds' k.
+    small_gemm<T>(keys, width, tile, {x.probabilities, tile, 1}, x.dout_rows, width, x.dkeys, width, false);
+    add_rows(x.dkeys, key, keys, D, kv.dv);
+    small_gemm<T>(keys, width, tile, {x.dscores, tile, 1}, x.query_rows, width, x.dkeys, width, false);
+    add_rows(x.dkeys, key, keys, D, kv.dk);
+    small_gemm<T>(D, tile, keys, {kv.k.row(key), 1, kv.k.stride}, x.dscores, tile, x.dqueries, tile, true);
+  }
+  for (int64_t i = 0; i < queries.count; ++i) {
+    T* row = dq.row(queries.first + i);
+    for (int64_t d = 0; d < D; ++d) row[d] = x.dqueries[d * tile + i];
+  }
+}
+
+/// delta[t] = out . dout of each query of the tile; both also into x, with the log-sum-exps.
+template <class T>
+void load_row_sums(const QueryTile& queries, Head<const T> out, Head<const T> dout, int64_t D, const T* lse,
+                   T* delta, BackwardTile<T>& x) {
+  std::fill_n(x.lse, tile, T{0});
+  std::fill_n(x.delta, tile, T{0});
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const T* a = out.row(queries.first + i);
+    const T* b = dout.row(queries.first + i);
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t d = 0; d < D; ++d) sum += a[d] * b[d];
+    x.delta[i] = delta[queries.first + i] = sum;
+    x.lse[i] = lse[queries.first + i];
+  }
+}
+
+}  // namespace
+
+void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
+                        Tensor document_start, Tensor out, Tensor lse, Tensor dout, Tensor delta, Tensor dq,
+                        Tensor dk, Tensor dv) {
+  check(dims.D <= max_head_size, ExitCode::usage,
+        "attention on a CPU has heads of at most {} elements, the model has {}", int64_t{max_head_size},
+        dims.D);
+  cpu::fill(context, dk, 0);
+  cpu::fill(context, dv, 0);
+  with_float(q.dtype, [&]<class T>() {
+    const int32_t* start = document_start.as<int32_t>();
+    const T* all_lse = lse.as<T>();
+    T* all_delta = delta.as<T>();
+    // A task owns a key-value head: dk and dv are summed over its query heads and their tiles in ascending
+    // order, whatever the number of threads.
+    parallel_tasks(context.threads, dims.B * dims.K, [&](int64_t task) {
+      const int64_t b = task / dims.K, kv = task % dims.K;
+      const KvHead<T> keys{head_of<const T>(dims, k, b, kv), head_of<const T>(dims, v, b, kv),
+                           head_of<T>(dims, dk, b, kv), head_of<T>(dims, dv, b, kv)};
+      BackwardTile<T> x;
+      for (int64_t h = 0; h < dims.H; ++h) {
+        if (kv_head_of(dims, h) != kv) continue;
+        const Head<const T> queries_of_head = head_of<const T>(dims, q, b, h),
+                            dout_of_head = head_of<const T>(dims, dout, b, h);
+        for (int64_t first = 0; first < dims.T; first += tile) {
+          const QueryTile queries(dims, start, b, first);
+          const int64_t position = (b * dims.H + h) * dims.T;
+          load_row_sums<T>(queries, head_of<const T>(dims, out, b, h), dout_of_head, dims.D,
+                           all_lse + position, all_delta + position, x);
+          copy_transposed(queries, queries_of_head, dims.D, x.queries);
+          copy_transposed(queries, dout_of_head, dims.D, x.dout);
+          copy_rows(queries, queries_of_head, dims.D, x.query_rows);
+          copy_rows(queries, dout_of_head, dims.D, x.dout_rows);
+          backward_tile(dims, queries, x, keys, head_of<T>(dims, dq, b, h));
+        }
+      }
+    });
+  });
+}
+
+}  // namespace ptrain::cpu
