@@ -4,52 +4,49 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "parallel/comm/agree.h"
 #include "parallel/comm/communicator.h"
 
 namespace ptrain {
 
-/// What the environment says of the launcher. Looks up variables with `environment` (launch/ passes getenv).
+/// What the environment says of the launcher.
 struct Launcher {
-  int ranks = 1;     // how many ranks the launcher says it started
-  std::string name;  // "mpirun" or "srun"; empty: the process was started by hand
+  std::string name;      // "mpirun", "mpiexec" or "srun"; empty: the process was started by hand
+  int ranks = 1;         // how many the launcher started
+  int rank = 0;          // which of them this process is
+  bool has_pmix = true;  // srun without it starts ranks that cannot find each other
 };
+/// `environment` looks a variable up and gives nullptr where it is not set; launch/ passes getenv.
 Launcher find_launcher(const std::function<const char*(const char*)>& environment);
 
-/// An Error that all ranks have agreed on: each leaves in order with its code, and one of them speaks.
-class AgreedError : public Error {
- public:
-  AgreedError(const Error& error, bool is_speaker) : Error(error), is_speaker_(is_speaker) {}
-
-  bool is_speaker() const { return is_speaker_; }
-
- private:
-  bool is_speaker_;
+/// Where a rank of the launcher runs: the lowest rank on its host, and its own place among those there.
+struct Seat {
+  int host_leader = 0;
+  int local_rank = 0;
 };
+/// The new rank of each old one, so that the ranks of a host stand side by side, hosts in the order of their
+/// lowest rank. Example, four ranks dealt out to two hosts in turn: 0, 2, 1, 3.
+std::vector<int> ranks_by_host(std::span<const Seat> seats);
 
-/// A collective: tells every rank whether one has an error. Returns where none has; else throws an
-/// AgreedError on every rank, with the code and text of the lowest rank that has one.
-void agree(Communicator& world, const std::optional<Error>& mine);
-/// Runs `work`, which must not communicate, on every rank; an Error of any becomes an AgreedError of all.
-void agreed(Communicator& world, const std::function<void()>& work);
-
-/// MPI from start to end. One per process, on the main thread, which alone calls MPI.
+/// MPI from start to end. One per process, made on the main thread, which alone calls MPI.
 class Session {
  public:
   /// A world of one without MPI where no launcher was found.
-  /// Errors: ExitCode::usage when the launcher names more ranks than the MPI world has.
+  /// Errors: an AgreedError (usage) when the launcher started more ranks than the MPI world has.
   explicit Session(const Launcher& launcher);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session();
 
-  /// All ranks, those of a host side by side: sorted by (host, rank on the host).
+  /// All ranks, those of a host side by side.
   Communicator& world();
   int local_rank() const;                         // among the ranks on this host
-  int ranks_on_node() const;                      // this host's
+  int ranks_on_node() const;                      // on this host
   const std::vector<std::string>& hosts() const;  // of each rank of world()
 
   /// Ends the whole job now, from any rank, with this exit code; the message goes to stderr once, from here.

@@ -1,0 +1,52 @@
+#include "parallel/comm/agree.h"
+
+#include <new>
+#include <vector>
+
+#include "kernels/base/rng.h"
+#include "parallel/comm/host_objects.h"
+
+namespace ptrain {
+namespace {
+
+// What ranks tell each other of their errors.
+struct Verdict {
+  int64_t code = 0;  // an ExitCode; done where there is no error
+  int64_t hash = 0;  // of the text
+};
+
+}  // namespace
+
+void agree(Communicator& world, const std::optional<Error>& mine) {
+  Verdict own;
+  if (mine) own = {static_cast<int64_t>(mine->code()), static_cast<int64_t>(hash_of(mine->what()))};
+  std::vector<Verdict> all(static_cast<size_t>(world.size()));
+  world.all_gather(Tensor(&own, {2}, DType::i64), Tensor(all.data(), {2 * std::ssize(all)}, DType::i64));
+  int speaker = 0;
+  while (speaker < world.size() && all[static_cast<size_t>(speaker)].code == 0) ++speaker;
+  if (speaker == world.size()) return;
+
+  const Verdict& spoken = all[static_cast<size_t>(speaker)];
+  int others = 0;
+  for (const Verdict& verdict : all) others += verdict.code != 0 && verdict.hash != spoken.hash;
+  std::string text = broadcast_text(world, mine ? mine->what() : "", speaker);
+  if (others > 0) text += fmt::format(" ({} more ranks report other errors)", others);
+  const std::source_location where = mine ? mine->where() : std::source_location::current();
+  throw AgreedError(Error(static_cast<ExitCode>(spoken.code), text, where), world.rank() == speaker);
+}
+
+void agreed(Communicator& world, const std::function<void()>& work) {
+  std::optional<Error> error;
+  try {
+    work();
+  } catch (const Error& mine) {
+    error = mine;
+  } catch (const std::bad_alloc&) {
+    error = Error(ExitCode::resources, "no memory left on this host", std::source_location::current());
+  } catch (const std::exception& other) {
+    error = Error(ExitCode::defect, other.what(), std::source_location::current());
+  }
+  agree(world, error);
+}
+
+}  // namespace ptrain

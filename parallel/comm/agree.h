@@ -1,0 +1,31 @@
+// Errors that ranks find together: all leave in order, one speaks. Not for an error of one rank while others
+// communicate: that is Session::abort.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "kernels/base/error.h"
+#include "parallel/comm/communicator.h"
+
+namespace ptrain {
+
+/// An Error that all ranks know of: each leaves in order with its code, and one of them speaks.
+class AgreedError : public Error {
+ public:
+  AgreedError(const Error& error, bool is_speaker) : Error(error), is_speaker_(is_speaker) {}
+
+  bool is_speaker() const { return is_speaker_; }
+
+ private:
+  bool is_speaker_;
+};
+
+/// A collective: tells every rank whether one has an error. Returns where none has; else throws an
+/// AgreedError on every rank, with the code and text of the lowest rank that has one.
+void agree(Communicator& world, const std::optional<Error>& mine);
+
+/// Runs `work`, which must not communicate, on every rank; an Error of any becomes an AgreedError of all.
+void agreed(Communicator& world, const std::function<void()>& work);
+
+}  // namespace ptrain

@@ -1,0 +1,46 @@
+#include "parallel/comm/mesh_comms.h"
+
+namespace ptrain {
+namespace {
+
+// Ranks that differ only along `axis` name the same color: the rank of the first of them.
+std::unique_ptr<Communicator> split_along(Communicator& world, const Mesh& mesh, Axis axis) {
+  const int first = mesh.group(world.rank(), axis).front();
+  return world.split(first, index_along(mesh.coordinate_of(world.rank()), axis));
+}
+
+std::unique_ptr<Communicator> split_ends(Communicator& world, const Mesh& mesh) {
+  if (mesh.pipeline == 1) return nullptr;
+  const int stage = mesh.coordinate_of(world.rank()).pipeline;
+  const bool is_end = stage == 0 || stage == mesh.pipeline - 1;
+  const int first = mesh.group(world.rank(), Axis::pipeline).front();
+  return world.split(is_end ? first : -1, stage);
+}
+
+}  // namespace
+
+Communicator& MeshComms::along(Axis axis) const {
+  switch (axis) {
+    case Axis::tensor:
+      return *tensor;
+    case Axis::data:
+      return *data;
+    case Axis::pipeline:
+      return *pipeline;
+  }
+  fail(ExitCode::defect, "the mesh has no axis {}", static_cast<int>(axis));
+}
+
+MeshComms make_mesh_comms(Communicator& world, const Mesh& mesh) {
+  check(mesh.world() == world.size(), ExitCode::usage,
+        "{} = {} ranks, but the launcher started {}: start {} ranks or change parallel", to_string(mesh),
+        mesh.world(), world.size(), mesh.world());
+  MeshComms comms;
+  comms.tensor = split_along(world, mesh, Axis::tensor);
+  comms.data = split_along(world, mesh, Axis::data);
+  comms.pipeline = split_along(world, mesh, Axis::pipeline);
+  comms.ends = split_ends(world, mesh);
+  return comms;
+}
+
+}  // namespace ptrain

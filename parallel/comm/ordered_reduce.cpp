@@ -1,0 +1,100 @@
+#include "parallel/comm/ordered_reduce.h"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace ptrain {
+namespace {
+
+constexpr int64_t block_elements = 1024;  // small enough for the first-level cache, long enough for vectors
+
+struct Sum {
+  template <class T>
+  T operator()(T a, T b) const {
+    if constexpr (std::is_integral_v<T>) {
+      using Bits = std::make_unsigned_t<T>;  // wraps instead of being undefined
+      return static_cast<T>(static_cast<Bits>(a) + static_cast<Bits>(b));
+    } else {
+      return a + b;
+    }
+  }
+};
+
+// Of two, where one is not a number that one: a maximum must not hide a NaN that some rank has seen.
+struct Max {
+  template <class T>
+  T operator()(T a, T b) const {
+    return (b > a || b != b) ? b : a;
+  }
+};
+struct Min {
+  template <class T>
+  T operator()(T a, T b) const {
+    return (b < a || b != b) ? b : a;
+  }
+};
+
+// Block by block into a local array, so that `out` may be one of the sources.
+template <class T, class Op>
+void reduce_blocks(std::span<const void* const> sources, void* out, int64_t count, Op op) {
+  T block[block_elements];
+  for (int64_t begin = 0; begin < count; begin += block_elements) {
+    const int64_t n = std::min(block_elements, count - begin);
+    const T* first = static_cast<const T*>(sources[0]) + begin;
+    std::copy(first, first + n, block);
+    for (size_t rank = 1; rank < sources.size(); ++rank) {
+      const T* next = static_cast<const T*>(sources[rank]) + begin;
+      for (int64_t i = 0; i < n; ++i) block[i] = op(block[i], next[i]);
+    }
+    std::copy(block, block + n, static_cast<T*>(out) + begin);
+  }
+}
+
+template <class T>
+void reduce_typed(std::span<const void* const> sources, void* out, int64_t count, Reduce reduce) {
+  switch (reduce) {
+    case Reduce::sum:
+      return reduce_blocks<T>(sources, out, count, Sum{});
+    case Reduce::max:
+      return reduce_blocks<T>(sources, out, count, Max{});
+    case Reduce::min:
+      return reduce_blocks<T>(sources, out, count, Min{});
+  }
+}
+
+}  // namespace
+
+bool can_reduce(DType dtype, Reduce reduce) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::f64:
+    case DType::i32:
+    case DType::i64:
+      return true;
+    case DType::u8:
+      return reduce != Reduce::sum;
+    default:
+      return false;
+  }
+}
+
+void reduce_in_order(std::span<const void* const> sources, void* out, int64_t count, DType dtype,
+                     Reduce reduce) {
+  check(can_reduce(dtype, reduce), "no such reduction over ranks for {}", name_of(dtype));
+  switch (dtype) {
+    case DType::f32:
+      return reduce_typed<float>(sources, out, count, reduce);
+    case DType::f64:
+      return reduce_typed<double>(sources, out, count, reduce);
+    case DType::i32:
+      return reduce_typed<int32_t>(sources, out, count, reduce);
+    case DType::i64:
+      return reduce_typed<int64_t>(sources, out, count, reduce);
+    case DType::u8:
+      return reduce_typed<uint8_t>(sources, out, count, reduce);
+    default:
+      return;
+  }
+}
+
+}  // namespace ptrain

@@ -1,0 +1,160 @@
+#include "parallel/comm/session.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <thread>
+
+#include "kernels/base/log.h"
+#include "parallel/comm/host_objects.h"
+#include "parallel/comm/mpi_door.h"
+#include "parallel/comm/self_comm.h"
+
+namespace ptrain {
+namespace {
+
+int allowed_cores() {
+  cpu_set_t cores;
+  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+std::string host_name() {
+  char name[256] = "?";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+// Everybody finds the same; the launcher's first rank speaks.
+[[noreturn]] void refuse(const Launcher& launcher, const std::string& text) {
+  throw AgreedError(Error(ExitCode::usage, text, std::source_location::current()), launcher.rank == 0);
+}
+
+void check_world(const Launcher& launcher, int found) {
+  if (launcher.ranks <= found) return;
+  const std::string remedy = launcher.name == "srun"
+                                 ? "start it with srun --mpi=pmix"
+                                 : "start it with the mpirun of the MPI it was built with";
+  refuse(launcher, fmt::format("{} started {} ranks, but {} found each other: {}", launcher.name,
+                               launcher.ranks, found == 1 ? "none" : fmt::format("only {}", found), remedy));
+}
+
+}  // namespace
+
+struct Session::State {
+  std::unique_ptr<Communicator> world;
+  std::vector<std::string> hosts;
+  int local_rank = 0;
+  int ranks_on_node = 1;
+  bool has_mpi = false;
+  int exceptions_at_start = std::uncaught_exceptions();
+
+  void start_mpi(const Launcher& launcher);
+};
+
+void Session::State::start_mpi(const Launcher& launcher) {
+  // 1. The world as the launcher numbered it.
+  int provided = 0;
+  mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  has_mpi = true;
+  int ranks = 0;
+  int rank = 0;
+  mpi_check(MPI_Comm_size(MPI_COMM_WORLD, &ranks), "MPI_Comm_size");
+  mpi_check(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_world(launcher, ranks);
+
+  // 2. The host: who else is here, and whether we have to share cores. A rank may be bound to fewer cores
+  // than
+  //    the host has; then those are the ones that count.
+  MPI_Comm node = MPI_COMM_NULL;
+  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  mpi_check(MPI_Comm_rank(node, &local_rank), "MPI_Comm_rank");
+  mpi_check(MPI_Comm_size(node, &ranks_on_node), "MPI_Comm_size");
+  int leader = rank;
+  mpi_check(MPI_Bcast(&leader, 1, MPI_INT, 0, node), "MPI_Bcast");
+
+  // 3. The world in our order.
+  std::vector<Seat> seats(static_cast<size_t>(ranks));
+  Seat own{leader, local_rank};
+  mpi_check(MPI_Allgather(&own, 2, MPI_INT, seats.data(), 2, MPI_INT, MPI_COMM_WORLD), "MPI_Allgather");
+  MPI_Comm sorted = MPI_COMM_NULL;
+  mpi_check(MPI_Comm_split(MPI_COMM_WORLD, 0, ranks_by_host(seats)[static_cast<size_t>(rank)], &sorted),
+            "MPI_Comm_split");
+  MpiOptions options;
+  options.is_crowded = ranks_on_node > allowed_cores();
+  world = make_mpi_communicator(sorted, options);
+}
+
+Session::Session(const Launcher& launcher) : state_(std::make_unique<State>()) {
+  if (!launcher.has_pmix && launcher.ranks > 1) check_world(launcher, 1);
+  if (launcher.name.empty() || !launcher.has_pmix) {
+    state_->world = make_self_communicator();
+  } else {
+    state_->start_mpi(launcher);
+  }
+  state_->hosts = all_gather_text(*state_->world, host_name());
+}
+
+Session::~Session() {
+  // While an exception unwinds the others may be anywhere; MPI_Finalize would wait for them.
+  const bool is_orderly = std::uncaught_exceptions() <= state_->exceptions_at_start;
+  state_->world.reset();
+  if (state_->has_mpi && is_orderly) MPI_Finalize();
+}
+
+Communicator& Session::world() {
+  return *state_->world;
+}
+
+int Session::local_rank() const {
+  return state_->local_rank;
+}
+
+int Session::ranks_on_node() const {
+  return state_->ranks_on_node;
+}
+
+const std::vector<std::string>& Session::hosts() const {
+  return state_->hosts;
+}
+
+void Session::abort(ExitCode code, std::string_view message) {
+  const int rank = state_->world->rank();
+  if (state_->world->size() > 1) {
+    log::write(log::Level::error,
+               fmt::format("{} (rank {} on {})", message, rank, state_->hosts[static_cast<size_t>(rank)]));
+  } else {
+    log::write(log::Level::error, message);
+  }
+  std::fflush(nullptr);
+  if (state_->has_mpi) {
+    // Once an abort has begun the launcher may no longer pass on what was written.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  }
+  std::_Exit(static_cast<int>(code));
+}
+
+int Session::run(const std::function<int()>& program) {
+  try {
+    return program();
+  } catch (const AgreedError& error) {
+    if (error.is_speaker()) log::write(log::Level::error, error.what());
+    return static_cast<int>(error.code());
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::defect) abort(error.code(), error.what());
+    abort(error.code(),
+          fmt::format("{} [{}:{}]", error.what(), error.where().file_name(), error.where().line()));
+  } catch (const std::bad_alloc&) {
+    abort(ExitCode::resources, "no memory left on this host");
+  } catch (const std::exception& error) {
+    abort(ExitCode::defect, error.what());
+  }
+}
+
+}  // namespace ptrain
