@@ -1,0 +1,48 @@
+// A stage's weights from an HF directory or from a seed, and to an HF directory: which slices a rank reads
+// and writes.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "parallel/plan/plan.h"
+#include "src/io/hf_dir.h"
+#include "src/io/hf_write.h"
+#include "src/io/load.h"
+#include "src/model/stage.h"
+
+namespace ptrain {
+
+/// What this rank wants of the model's files: its local boxes, into `flat` at their places.
+std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, Tensor flat);
+
+/// Collective: reads the weights of all ranks, each byte once. A tied table may be stored under the name of
+/// the embedding alone. Errors: ExitCode::input, with what config.json says where a shape differs.
+void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
+                  Tensor flat);
+
+/// Random weights by (seed, name, index).
+void initialise_weights(const ModelSpec& spec, const std::vector<PlacedWeight>& placed, uint64_t seed,
+                        Tensor flat);
+
+/// The model's tensors in the order of the layers, without the tied copy. Their group is the pipeline stage.
+std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype);
+
+/// A slice of a weight that this rank writes: over the mesh they tile every weight, and replicas share the
+/// work.
+struct WrittenSlice {
+  int weight = 0;  // index into the stage's placed weights
+  Slice slice;
+  Range elements;  // of the flat buffer
+};
+std::vector<WrittenSlice> written_slices(const Plan& plan, const Stage& stage, int rank);
+
+/// The dtype of the tensors in a directory (the first weight's); f32 where it has none.
+DType stored_dtype(const HfDir& directory);
+
+/// Collective: an HF directory of the trained weights: config.json, tokenizer files of `source`, safetensors.
+/// Written beside and renamed, so that `directory` is whole or not there.
+void save_model(Communicator& world, const std::filesystem::path& source,
+                const std::filesystem::path& directory, const Plan& plan, const Stage& stage, DType dtype);
+
+}  // namespace ptrain
