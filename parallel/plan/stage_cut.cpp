@@ -89,7 +89,7 @@ std::vector<Range> cut_stages(const std::vector<double>& costs, const std::vecto
   // 2. The slowest stage, then the least sum of squares below it.
   const auto slowest =
       solve(blocks, impossible - 1, [](int64_t cost, int64_t rest) { return std::max(cost, rest); });
-  const int64_t limit = slowest[0][0];
+  const int64_t limit = slowest[0][0] + static_cast<int64_t>(kinds.size());  // what rounding may part
   const auto square = [](int64_t cost, int64_t rest) { return cost * cost + rest; };
   const auto squares = solve(blocks, limit, square);
 
