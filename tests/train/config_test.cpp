@@ -6,6 +6,7 @@
 
 #include "src/train/config_check.h"
 #include "src/train/config_load.h"
+#include "src/train/config_plan.h"
 #include "src/train/config_write.h"
 #include "tests/support/fixtures.h"
 
@@ -282,6 +283,35 @@ TEST(ConfigCheck, APlanMayAskForADeviceThatIsNotHere) {
   EXPECT_EQ(unbuilt_choices(loaded, Scope::this_machine).size(), 4u);
   EXPECT_THROW(refuse_unbuilt(loaded, Scope::configuration), Error);
   EXPECT_NO_THROW(refuse_unbuilt(load_config({}), Scope::this_machine));
+}
+
+TEST(ConfigPlan, EveryAutoIsResolved) {
+  const Config config = with(
+      "parallel: {tensor: 4, pipeline: 2, schedule: gpipe, zero: 0}\nbatch: {micro: 3, global: 24}\n"
+      "data: {sequence_length: 17}");
+  const ParallelConfig parallel = parallel_config(config, 16, Config::Precision::bf16);
+  EXPECT_EQ(parallel.tensor, 4);
+  EXPECT_EQ(parallel.pipeline, 2);
+  EXPECT_EQ(parallel.data, 2);
+  EXPECT_EQ(parallel.schedule, ScheduleName::gpipe);
+  EXPECT_TRUE(parallel.is_sequence_parallel);
+  EXPECT_EQ(parallel.zero, 0);
+  EXPECT_EQ(parallel.micro, 3);
+  EXPECT_EQ(parallel.global, 24);
+  EXPECT_EQ(parallel.sequence_length, 17);
+  EXPECT_EQ(parallel.types.param, DType::bf16);
+  EXPECT_EQ(parallel.types.master, DType::f32);
+  EXPECT_FALSE(parallel_config(with(""), 5, Config::Precision::fp32).is_sequence_parallel);
+  EXPECT_EQ(parallel_config(with(""), 5, Config::Precision::fp32).data, 5);
+  EXPECT_THROW(parallel_config(with("parallel: {schedule: interleaved}"), 1, Config::Precision::fp32), Error);
+}
+
+TEST(ConfigPlan, PrecisionFollowsTheDeviceUnlessItIsSet) {
+  EXPECT_EQ(resolved_precision(with(""), Config::Device::cpu), Config::Precision::fp32);
+  EXPECT_EQ(resolved_precision(with(""), Config::Device::cuda), Config::Precision::bf16);
+  EXPECT_EQ(resolved_precision(with("precision: fp16"), Config::Device::cpu), Config::Precision::fp16);
+  EXPECT_EQ(state_types(Config::Precision::fp32).param, DType::f32);
+  EXPECT_EQ(state_types(Config::Precision::fp16).grad, DType::f16);
 }
 
 }  // namespace
