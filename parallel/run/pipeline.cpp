@@ -86,25 +86,28 @@ void Pipeline::run(StageWork& work) {
   const auto now_s = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   for (size_t i = 0; i < program_.size(); ++i) {
     const Action& action = program_[i];
-    if (is_compute(action.kind)) {
-      make_ready(action);
-      intervals_[i].begin_s = now_s();
-      is_forward(action.kind) ? work.forward(action) : work.backward(action);
-    } else {
-      intervals_[i].begin_s = now_s();
-      if (is_send(action.kind)) {
-        send(work, action);
-      } else if (is_receive(action.kind)) {
-        receive(work, action);
-      } else if (action.kind == ActionKind::add_tied) {
-        wait_all(tied_receives_);
-        wait_all(tied_sends_);  // its memory is about to become the sum
-        work.add_tied(action);
-      } else {
-        work.reduce(action);
-      }
+    // 1. Wait for what it needs; its own time begins after that.
+    if (is_compute(action.kind)) make_ready(action);
+    if (action.kind == ActionKind::add_tied) {
+      wait_all(tied_receives_);
+      wait_all(tied_sends_);  // its memory is about to become the sum
     }
-    // Messages move only inside calls: give all lanes a turn between actions.
+    intervals_[i].begin_s = now_s();
+    // 2. Act.
+    if (is_forward(action.kind)) {
+      work.forward(action);
+    } else if (is_backward(action.kind)) {
+      work.backward(action);
+    } else if (is_send(action.kind)) {
+      send(work, action);
+    } else if (is_receive(action.kind)) {
+      receive(work, action);
+    } else if (action.kind == ActionKind::add_tied) {
+      work.add_tied(action);
+    } else {
+      work.reduce(action);
+    }
+    // 3. Messages move only inside calls: give all lanes a turn between actions.
     if (pipeline_ != nullptr) pipeline_->poll();
     intervals_[i].end_s = now_s();
   }

@@ -44,8 +44,8 @@ class Pipeline {
   /// be under way.
   void run(StageWork& work);
 
-  /// When each action of the last run began and ended, in seconds since its start; the wait for what a
-  /// compute action needs lies before its begin.
+  /// When each action of the last run began and ended, in seconds since its start; waiting for what
+  /// it needs lies before its begin.
   const std::vector<Interval>& intervals() const { return intervals_; }
   const std::vector<Action>& program() const { return program_; }
 
