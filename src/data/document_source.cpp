@@ -14,7 +14,8 @@ void MemoryDocuments::read(int64_t sample, int64_t begin, std::span<int32_t> ids
 }
 
 std::string MemoryDocuments::name(int64_t sample) const {
-  return fmt::format("row {}", sample + 1);
+  const auto index = static_cast<size_t>(sample);
+  return index < places_.size() ? places_[index] : fmt::format("row {}", sample + 1);
 }
 
 }  // namespace ptrain

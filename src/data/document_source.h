@@ -30,7 +30,9 @@ class DocumentSource {
 /// Documents that are held in memory.
 class MemoryDocuments : public DocumentSource {
  public:
-  explicit MemoryDocuments(std::vector<Document> documents) : documents_(std::move(documents)) {}
+  /// places: where each document comes from, for messages; may be empty.
+  explicit MemoryDocuments(std::vector<Document> documents, std::vector<std::string> places = {})
+      : documents_(std::move(documents)), places_(std::move(places)) {}
   int64_t size() const override { return static_cast<int64_t>(documents_.size()); }
   int64_t length(int64_t sample) const override {
     return static_cast<int64_t>(documents_[static_cast<size_t>(sample)].ids.size());
@@ -40,6 +42,7 @@ class MemoryDocuments : public DocumentSource {
 
  private:
   std::vector<Document> documents_;
+  std::vector<std::string> places_;
 };
 
 }  // namespace ptrain

@@ -193,8 +193,7 @@ void TokenSpill::flush() {
 
 void TokenSpill::finish() {
   flush();
-  file_.sync();
-  file_.close();
+  file_.close();  // on a network file system others see the bytes from here on
 }
 
 void write_token_file(const std::filesystem::path& path, std::span<const std::filesystem::path> spills,
