@@ -16,8 +16,8 @@ namespace ptrain {
 void mpi_check(int code, std::string_view what);
 
 struct MpiOptions {
-  bool is_crowded = false;                       // more ranks on this host than cores: waiting must give way
-  int64_t max_message_bytes = int64_t{1} << 30;  // longer ones travel in pieces, since MPI counts in int
+  bool is_crowded = false;        // more ranks on this host than cores: waiting must give way
+  int64_t max_message_bytes = 0;  // see SessionOptions
 };
 
 /// A communicator on `comm`, which it takes over. Its errors become return codes.

@@ -53,10 +53,10 @@ struct Session::State {
   bool has_mpi = false;
   int exceptions_at_start = std::uncaught_exceptions();
 
-  void start_mpi(const Launcher& launcher);
+  void start_mpi(const Launcher& launcher, const SessionOptions& options);
 };
 
-void Session::State::start_mpi(const Launcher& launcher) {
+void Session::State::start_mpi(const Launcher& launcher, const SessionOptions& options) {
   // 1. The world as the launcher numbered it.
   int provided = 0;
   mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
@@ -85,17 +85,17 @@ void Session::State::start_mpi(const Launcher& launcher) {
   MPI_Comm sorted = MPI_COMM_NULL;
   mpi_check(MPI_Comm_split(MPI_COMM_WORLD, 0, ranks_by_host(seats)[static_cast<size_t>(rank)], &sorted),
             "MPI_Comm_split");
-  MpiOptions options;
-  options.is_crowded = ranks_on_node > allowed_cores();
-  world = make_mpi_communicator(sorted, options);
+  world = make_mpi_communicator(sorted, {.is_crowded = ranks_on_node > allowed_cores(),
+                                         .max_message_bytes = options.max_message_bytes});
 }
 
-Session::Session(const Launcher& launcher) : state_(std::make_unique<State>()) {
+Session::Session(const Launcher& launcher, const SessionOptions& options)
+    : state_(std::make_unique<State>()) {
   if (!launcher.has_pmix && launcher.ranks > 1) check_world(launcher, 1);
   if (launcher.name.empty() || !launcher.has_pmix) {
     state_->world = make_self_communicator();
   } else {
-    state_->start_mpi(launcher);
+    state_->start_mpi(launcher, options);
   }
   state_->hosts = all_gather_text(*state_->world, host_name());
 }
@@ -124,13 +124,9 @@ const std::vector<std::string>& Session::hosts() const {
 }
 
 void Session::abort(ExitCode code, std::string_view message) {
-  const int rank = state_->world->rank();
-  if (state_->world->size() > 1) {
-    log::write(log::Level::error,
-               fmt::format("{} (rank {} on {})", message, rank, state_->hosts[static_cast<size_t>(rank)]));
-  } else {
-    log::write(log::Level::error, message);
-  }
+  const std::string& host = state_->hosts[static_cast<size_t>(state_->world->rank())];
+  const std::string place = state_->world->size() > 1 ? fmt::format(" (on host {})", host) : "";
+  log::write(log::Level::error, fmt::format("{}{}", message, place));  // which has the rank in front
   std::fflush(nullptr);
   if (state_->has_mpi) {
     // Once an abort has begun the launcher may no longer pass on what was written.

@@ -33,12 +33,16 @@ struct Seat {
 /// lowest rank. Example, four ranks dealt out to two hosts in turn: 0, 2, 1, 3.
 std::vector<int> ranks_by_host(std::span<const Seat> seats);
 
+struct SessionOptions {
+  int64_t max_message_bytes = int64_t{1} << 30;  // longer ones travel in pieces, since MPI counts in int
+};
+
 /// MPI from start to end. One per process, made on the main thread, which alone calls MPI.
 class Session {
  public:
   /// A world of one without MPI where no launcher was found.
   /// Errors: an AgreedError (usage) when the launcher started more ranks than the MPI world has.
-  explicit Session(const Launcher& launcher);
+  explicit Session(const Launcher& launcher, const SessionOptions& options = {});
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session();
