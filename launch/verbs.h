@@ -12,7 +12,12 @@ std::span<const Verb> verbs();
 
 /// Each returns an exit code; errors are thrown.
 int run_config_schema(const Arguments& arguments);
+int run_generate(const Arguments& arguments);
 int run_help(const Arguments& arguments);
+int run_import(const Arguments& arguments);
+int run_preprocess(const Arguments& arguments);
+int run_tokenize(const Arguments& arguments);
+int run_train(const Arguments& arguments);
 int run_version(const Arguments& arguments);
 
 }  // namespace ptrain

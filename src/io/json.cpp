@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t max_depth = 64;
 
-/// "line 3, column 7" of a byte offset.
+/// "3:7", line and column of a byte offset; the column alone where the caller has named the line (first_line 0).
 std::string position(std::string_view text, size_t offset, int first_line) {
   offset = std::min(offset, text.size());
   int line = first_line;
@@ -25,6 +25,7 @@ std::string position(std::string_view text, size_t offset, int first_line) {
       start = i + 1;
     }
   }
+  if (first_line == 0) return fmt::format("{}", offset + 1);
   return fmt::format("{}:{}", line, offset - start + 1);
 }
 

@@ -14,7 +14,8 @@ namespace ptrain {
 
 using Json = nlohmann::ordered_json;
 
-/// Parses one JSON value. `where` names the source in messages, `first_line` its first line's number there.
+/// Parses one JSON value. `where` names the source in messages, `first_line` its first line's number there; 0: `where`
+/// names the line already.
 /// Errors: ExitCode::input.
 Json parse_json(std::string_view text, std::string_view where, int first_line = 1);
 

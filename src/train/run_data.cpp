@@ -1,0 +1,76 @@
+#include "src/train/run_data.h"
+
+#include <unistd.h>
+
+namespace ptrain {
+namespace {
+
+bool has_tokenizer(const std::filesystem::path& directory) {
+  return std::filesystem::exists(directory / "tokenizer.json") ||
+         std::filesystem::exists(directory / "tokenizer.model");
+}
+
+Overlong overlong_of(Config::Overlong choice) {
+  switch (choice) {
+    case Config::Overlong::automatic:
+      return Overlong::automatic;
+    case Config::Overlong::split:
+      return Overlong::split;
+    case Config::Overlong::truncate:
+      return Overlong::truncate;
+    case Config::Overlong::drop:
+      return Overlong::drop;
+    case Config::Overlong::error:
+      return Overlong::error;
+  }
+  return Overlong::automatic;
+}
+
+}  // namespace
+
+TextEncoder::TextEncoder(const std::filesystem::path& model_dir, const ModelSpec& spec, bool masks_prompt)
+    : tokenizer(has_tokenizer(model_dir) ? Tokenizer::load(model_dir) : nullptr),
+      text(read_model_text(model_dir, tokenizer.get())),
+      rows(std::make_unique<RowEncoder>(tokenizer.get(), text,
+                                        masks_prompt ? MaskPrompt::yes : MaskPrompt::no, spec.V)) {}
+
+Encoding TextEncoder::encoding() const {
+  const RowEncoder* encoder = rows.get();
+  return {.begin_file =
+              [encoder](std::string_view first_line, std::string_view where) {
+                const RowShape shape = encoder->shape_of(parse_json(first_line, where, 0), where);
+                return Encoding::ForFile{.encode =
+                                             [encoder, shape](std::string_view line, std::string_view place) {
+                                               return encoder->encode(parse_json(line, place, 0), shape,
+                                                                      place);
+                                             },
+                                         .rows = std::string(name_of(shape))};
+              },
+          .digest = encoder->digest()};
+}
+
+RowRules row_rules(const Config::Data& data) {
+  return {.sequence_length = data.sequence_length,
+          .packing = data.packing ? RowPacking::on : RowPacking::off,
+          .overlong = overlong_of(data.overlong)};
+}
+
+RunData open_run_data(const Config& config, const std::vector<std::string>& files, std::string_view key,
+                      const TextEncoder& encoder, const ModelSpec& spec, int data_ranks, bool is_shuffled,
+                      const std::filesystem::path& cache_directory, int threads, Communicator& world) {
+  RunData data;
+  data.dataset = open_dataset({.files = files,
+                               .key = std::string(key),
+                               .vocabulary_size = spec.V,
+                               .cache_directory = cache_directory,
+                               .threads = threads},
+                              encoder.encoding(), world);
+  data.batches = std::make_unique<Batches>(
+      *data.dataset, row_rules(config.data),
+      BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = data_ranks},
+      OrderRules{.seed = static_cast<uint64_t>(config.train.seed),
+                 .shuffle = is_shuffled && config.data.shuffle ? Shuffle::on : Shuffle::off});
+  return data;
+}
+
+}  // namespace ptrain

@@ -1,0 +1,15 @@
+// From the configuration and the model to the plan that the run executes. Pure.
+#pragma once
+
+#include "parallel/plan/plan.h"
+#include "src/model/spec.h"
+#include "src/train/config_plan.h"
+
+namespace ptrain {
+
+/// Errors: ExitCode::usage where the model and the grid do not fit, or a row is longer than the model's
+/// positions. `started`: the words for where the number of ranks comes from.
+Plan plan_of(const Config& config, const ModelSpec& spec, int world, Config::Precision precision,
+             std::string_view started = "mpirun started");
+
+}  // namespace ptrain

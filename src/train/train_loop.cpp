@@ -1,0 +1,234 @@
+#include "src/train/train_loop.h"
+
+#include <sys/resource.h>
+
+#include <chrono>
+#include <limits>
+#include <memory>
+
+#include "kernels/base/log.h"
+#include "parallel/comm/agree.h"
+#include "src/train/config_check.h"
+#include "src/train/config_write.h"
+#include "src/train/metrics.h"
+#include "src/train/model_files.h"
+#include "src/train/run_data.h"
+#include "src/train/run_plan.h"
+#include "src/train/store.h"
+#include "src/train/tensorboard.h"
+#include "src/train/trainer.h"
+
+namespace ptrain {
+namespace {
+
+namespace fs = std::filesystem;
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+int64_t peak_memory_bytes(Communicator& world) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  int64_t bytes = int64_t{usage.ru_maxrss} * 1024;
+  world.all_reduce(Tensor(&bytes, {1}, DType::i64), Reduce::max);
+  return bytes;
+}
+
+/// One run, from its first look at the configuration to the model on disk. Every member function is a
+/// collective.
+class Run {
+ public:
+  Run(const LoadedConfig& loaded, const RunEnvironment& environment)
+      : loaded_(loaded),
+        config_(loaded.config),
+        environment_(environment),
+        world_(environment.world),
+        output_(config_.output) {}
+
+  ExitCode go();
+
+ private:
+  bool is_first() const { return world_.rank() == 0; }
+  void say(std::string_view line) const {
+    if (is_first()) environment_.say(line);
+  }
+
+  void claim_output();
+  void read_model();
+  void open_data();
+  void build_trainer();
+  void load_model();
+  void open_logs();
+  void train();
+  void log(const StepResult& result);
+  void evaluate(int64_t step);
+  void save_final_model();
+
+  const LoadedConfig& loaded_;
+  const Config& config_;
+  const RunEnvironment& environment_;
+  Communicator& world_;
+  fs::path output_;
+  RunLock lock_;
+  ModelSpec spec_;
+  std::optional<Plan> plan_;
+  std::optional<TextEncoder> encoder_;
+  RunData training_, validation_;
+  std::optional<Trainer> trainer_;
+  int64_t steps_ = 0;
+  int64_t done_steps_ = 0;  // of an earlier start
+  MetricsFile metrics_;
+  TensorBoard tensorboard_;
+  RunProgress progress_;
+  double mean_step_s_ = 0;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  double first_loss_ = 0, last_loss_ = 0;
+};
+
+void Run::claim_output() {
+  agreed(world_, [&] {
+    check_config(loaded_, {.ranks = world_.size()});
+    refuse_unbuilt(loaded_, Scope::this_machine);
+    if (!is_first()) return;
+    std::error_code error;
+    fs::create_directories(output_, error);
+    check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());
+    lock_ = RunLock(output_, environment_.job);
+    write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
+  });
+}
+
+void Run::read_model() {
+  agreed(world_, [&] {
+    spec_ = read_model_spec(config_.model.path);
+    plan_ = plan_of(config_, spec_, world_.size(), resolved_precision(config_, Config::Device::cpu));
+    encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
+  });
+}
+
+void Run::open_data() {
+  const fs::path cache = output_ / "data";
+  const int data = plan_->mesh.data;
+  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, data, true, cache,
+                            environment_.context.threads, world_);
+  if (!config_.data.validation.empty()) {
+    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_, data,
+                                false, cache, environment_.context.threads, world_);
+  }
+  steps_ = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
+  const PackingCounts counts = training_.batches->counts();
+  if (is_first()) {
+    log::info("data: {} documents, {} tokens; split {}, truncated {}, dropped {}, empty {}", counts.documents,
+              counts.tokens, counts.split, counts.truncated, counts.dropped, counts.empty);
+  }
+}
+
+void Run::build_trainer() {
+  trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.context);
+  progress_ = {.steps = steps_,
+               .flops_per_token = training_flops_per_token(spec_, config_.data.sequence_length),
+               .peak_flops = environment_.peak_flops};
+  if (is_first()) {
+    log::info("{}: {:.1f} million parameters on {} ranks: {}; {} steps of {} rows of {} tokens", spec_.family,
+              static_cast<double>(parameter_count(spec_)) / 1e6, world_.size(), to_string(plan_->mesh),
+              steps_, config_.batch.global, config_.data.sequence_length);
+  }
+}
+
+void Run::load_model() {
+  const Stage& stage = trainer_->stage();
+  if (config_.model.init == Config::Init::random) {
+    initialise_weights(spec_, stage.placed(), static_cast<uint64_t>(config_.train.seed), stage.parameters());
+    return;
+  }
+  std::optional<HfDir> directory;
+  agreed(world_, [&] { directory = HfDir::open(config_.model.path); });
+  load_weights(world_, *directory, stage.placed(), stage.parameters());
+}
+
+void Run::open_logs() {
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
+    if (config_.log.tensorboard) tensorboard_ = TensorBoard(output_, unix_time());
+  });
+}
+
+void Run::log(const StepResult& result) {
+  const int64_t ran = result.step - done_steps_;
+  mean_step_s_ += (result.step_s - mean_step_s_) / static_cast<double>(std::min<int64_t>(ran, 50));
+  progress_.skipped_steps += result.is_skipped;
+  progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
+  if (result.step % config_.log.every != 0 && result.step != steps_) return;
+  progress_.peak_memory_bytes = peak_memory_bytes(world_);
+  if (!is_first()) return;
+  const double time = unix_time();
+  metrics_.append(metrics_row(result, progress_, time));
+  tensorboard_.write(time, result.step,
+                     {{"train/loss", result.loss},
+                      {"train/grad_norm", result.grad_norm},
+                      {"train/lr", result.learning_rate}});
+  say(step_line(result, progress_));
+}
+
+void Run::evaluate(int64_t step) {
+  const Evaluation evaluation =
+      trainer_->evaluate(*validation_.batches, validation_.batches->steps_per_epoch(0));
+  if (is_first()) {
+    metrics_.append({{"step", step},
+                     {"eval_loss", std::isfinite(evaluation.loss) ? Json(evaluation.loss) : Json(nullptr)},
+                     {"eval_supervised_tokens", evaluation.supervised_tokens}});
+    tensorboard_.write(unix_time(), step, {{"eval/loss", evaluation.loss}});
+  }
+  say(fmt::format("step {}/{}  validation loss {:.4f} over {} supervised tokens", step, steps_,
+                  evaluation.loss, evaluation.supervised_tokens));
+  const bool keeps_best = config_.evaluation.every > 0 && config_.evaluation.keep_best;
+  if (keeps_best && evaluation.loss < best_loss_) {
+    best_loss_ = evaluation.loss;
+    save_final_model();
+  }
+}
+
+void Run::train() {
+  for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
+    const StepResult result = trainer_->step(*training_.batches, step, steps_);
+    log(result);
+    const bool is_last = step == steps_;
+    const bool is_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
+    if (validation_.batches && (is_due || is_last)) evaluate(step);
+  }
+}
+
+void Run::save_final_model() {
+  DType dtype = DType::f32;
+  if (config_.checkpoint.dtype == Config::FileType::bf16) dtype = DType::bf16;
+  if (config_.checkpoint.dtype == Config::FileType::fp16) dtype = DType::f16;
+  if (config_.checkpoint.dtype == Config::FileType::automatic &&
+      config_.model.init == Config::Init::pretrained) {
+    dtype = stored_dtype(HfDir::open(config_.model.path));
+  }
+  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), dtype);
+}
+
+ExitCode Run::go() {
+  claim_output();
+  read_model();
+  open_data();
+  build_trainer();
+  load_model();
+  open_logs();
+  train();
+  const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
+  if (!has_best) save_final_model();
+  if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
+  return ExitCode::done;
+}
+
+}  // namespace
+
+ExitCode run_training(const LoadedConfig& loaded, const RunEnvironment& environment) {
+  return Run(loaded, environment).go();
+}
+
+}  // namespace ptrain

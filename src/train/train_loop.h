@@ -1,0 +1,28 @@
+// A run from its configuration to the trained model: builds everything, then step by step trains, evaluates,
+// saves and logs. Not for arithmetic (trainer) nor for the command line (launch).
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "kernels/ops/context.h"
+#include "parallel/comm/communicator.h"
+#include "src/train/config_load.h"
+
+namespace ptrain {
+
+/// What a run gets from the process that it runs in.
+struct RunEnvironment {
+  Communicator& world;
+  Context context;
+  std::string job;                            // of the cluster's scheduler, for the lock; may be empty
+  std::optional<double> peak_flops;           // of all ranks together, for MFU
+  std::function<void(std::string_view)> say;  // a line of the product (stdout); called on rank 0 alone
+};
+
+/// A collective: trains, or goes on where the newest checkpoint stands, until the model lies in
+/// <output>/model. Errors: see INTERFACE.md, section 5.
+ExitCode run_training(const LoadedConfig& loaded, const RunEnvironment& environment);
+
+}  // namespace ptrain
