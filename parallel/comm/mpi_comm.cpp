@@ -141,15 +141,17 @@ void MpiWire::progress() {
   parts_.resize(kept);
 }
 
-// Whoever waits long sleeps, so that a rank that computes has the core. At first the time slice is given away
-// (where ranks have to share cores), for that is what a short message needs to get through.
+// At first the time slice is given away where ranks share cores: that is what a short message needs to get
+// through. Whoever waits longer sleeps, so that a rank that computes has the core; the naps grow with the
+// waiting, to a fifth of a millisecond after some 50 ms.
 void MpiWire::relax(int times) {
-  constexpr int patient_rounds = 200;
+  const int patient_rounds = options_.is_crowded ? 200 : 5000;
   if (times < patient_rounds) {
-    if (options_.is_crowded || times % 8 == 7) sched_yield();
+    if (options_.is_crowded || times % 16 == 15) sched_yield();
     return;
   }
-  const timespec nap{0, 20'000};
+  const int64_t nap_ns = std::min<int64_t>(20'000 + (times - patient_rounds) * int64_t{500}, 200'000);
+  const timespec nap{0, nap_ns};
   nanosleep(&nap, nullptr);
 }
 
