@@ -18,7 +18,7 @@ struct BackwardTile {
   alignas(64) T query_rows[tile * max_head_size];  // (tile, padded D)
   alignas(64) T dout_rows[tile * max_head_size];   // (tile, padded D)
   alignas(64) T dqueries[max_head_size * tile];    // (D, tile)
-  alignas(64) T dkeys[tile * max_head_size];       // (keys, padded D), of one tile of queries
+  alignas(64) T dkeys[tile * max_head_size];       // (keys, padded D), of some keys and one tile of queries
   alignas(64) T probabilities[tile * tile];        // (keys, tile)
   alignas(64) T dscores[tile * tile];              // (keys, tile)
   alignas(64) T lse[tile];
@@ -33,14 +33,24 @@ void copy_rows(const QueryTile& queries, Head<const T> from, int64_t D, T* to) {
   for (int64_t i = 0; i < queries.count; ++i) std::copy_n(from.row(queries.first + i), D, to + i * width);
 }
 
-/// The head's rows of keys += (keys, padded D).
+/// The head's rows of keys += weights (keys, tile) times rows (tile, padded D), of the queries that may see
+/// them. product: scratch.
 template <class T>
-void add_rows(const T* from, int64_t key, int64_t keys, int64_t D, Head<T> to) {
-  for (int64_t s = 0; s < keys; ++s) {
-    T* row = to.row(key + s);
-    const T* more = from + s * padded(D);
+void accumulate_keys(const QueryTile& queries, const T* weights, const T* rows, int64_t key, int64_t keys,
+                     int64_t D, T* product, Head<T> to) {
+  constexpr int64_t block = 2 * lanes<T>;
+  const int64_t width = padded(D);
+  for (int64_t s = 0; s < keys; s += block) {
+    // Queries before the first key of the block do not see any of it.
+    const int64_t count = std::min(block, keys - s),
+                  begin = std::clamp<int64_t>(key + s - queries.first, 0, tile);
+    small_gemm<Write::overwrite, T>(count, width, tile - begin, {weights + s * tile + begin, tile, 1},
+                                    rows + begin * width, width, product, width);
+    for (int64_t r = 0; r < count; ++r) {
+      T* row = to.row(key + s + r);
 #pragma omp simd
-    for (int64_t d = 0; d < D; ++d) row[d] += more[d];
+      for (int64_t d = 0; d < D; ++d) row[d] += product[r * width + d];
+    }
   }
 }
 
@@ -70,28 +80,24 @@ struct KvHead {
 template <class T>
 void backward_tile(const AttentionDims& dims, const QueryTile& queries, BackwardTile<T>& x,
                    const KvHead<T>& kv, Head<T> dq) {
-  const int64_t D = dims.D, width = padded(D);
+  const int64_t D = dims.D;
   std::fill_n(x.dqueries, D * tile, T{0});
   for (int64_t key = queries.begin_key(); key < queries.end_key(); key += tile) {
     const int64_t keys = std::min(tile, queries.end_key() - key);
     // 1. Scores and gradients of the probabilities.
-    small_gemm<T>(keys, tile, D, {kv.k.row(key), kv.k.stride, 1}, x.queries, tile, x.probabilities, tile,
-                  false);
-    small_gemm<T>(keys, tile, D, {kv.v.row(key), kv.v.stride, 1}, x.dout, tile, x.dscores, tile, false);
-    if (queries.is_cut(key, keys))
+    multiply_scores(queries, kv.k, key, keys, D, x.queries, x.probabilities);
+    multiply_scores(queries, kv.v, key, keys, D, x.dout, x.dscores);
+    if (queries.is_cut(key, keys)) {
       mask_scores(queries, key, keys, -std::numeric_limits<T>::infinity(), x.probabilities);
+      mask_scores(queries, key, keys, T{0}, x.dscores);
+    }
     softmax_backward(x, keys, static_cast<T>(dims.scale));
     // 2. dv += p dout, dk += ds q, dq += ds' k.
-    small_gemm<T>(keys, width, tile, {x.probabilities, tile, 1}, x.dout_rows, width, x.dkeys, width, false);
-    add_rows(x.dkeys, key, keys, D, kv.dv);
-    small_gemm<T>(keys, width, tile, {x.dscores, tile, 1}, x.query_rows, width, x.dkeys, width, false);
-    add_rows(x.dkeys, key, keys, D, kv.dk);
-    small_gemm<T>(D, tile, keys, {kv.k.row(key), 1, kv.k.stride}, x.dscores, tile, x.dqueries, tile, true);
+    accumulate_keys(queries, x.probabilities, x.dout_rows, key, keys, D, x.dkeys, kv.dv);
+    accumulate_keys(queries, x.dscores, x.query_rows, key, keys, D, x.dkeys, kv.dk);
+    accumulate_rows(queries, kv.k, key, keys, D, x.dscores, x.dqueries);
   }
-  for (int64_t i = 0; i < queries.count; ++i) {
-    T* row = dq.row(queries.first + i);
-    for (int64_t d = 0; d < D; ++d) row[d] = x.dqueries[d * tile + i];
-  }
+  transpose<T>(x.dqueries, tile, D, queries.count, dq.row(queries.first), dq.stride);
 }
 
 /// delta[t] = out . dout of each query of the tile; both also into x, with the log-sum-exps.

@@ -75,19 +75,23 @@ void forward_tile(const AttentionDims& dims, const QueryTile& queries, Head<cons
   // 2. Every tile of keys that some query sees.
   for (int64_t key = queries.begin_key(); key < queries.end_key(); key += tile) {
     const int64_t keys = std::min(tile, queries.end_key() - key);
-    small_gemm<T>(keys, tile, D, {k.row(key), k.stride, 1}, x.queries, tile, x.scores, tile, false);
+    multiply_scores(queries, k, key, keys, D, x.queries, x.scores);
     if (queries.is_cut(key, keys))
       mask_scores(queries, key, keys, -std::numeric_limits<T>::infinity(), x.scores);
     softmax_step(x, keys, D, static_cast<T>(dims.scale));
-    small_gemm<T>(D, tile, keys, {v.row(key), 1, v.stride}, x.scores, tile, x.out, tile, true);
+    accumulate_rows(queries, v, key, keys, D, x.scores, x.out);
   }
   // 3. Division by the sums, transposed back.
+  T factors[tile] = {};
   for (int64_t i = 0; i < queries.count; ++i) {
-    const T factor = static_cast<T>(1 / x.sums[i]);
-    T* row = out.row(queries.first + i);
-    for (int64_t d = 0; d < D; ++d) row[d] = x.out[d * tile + i] * factor;
+    factors[i] = static_cast<T>(1 / x.sums[i]);
     lse[queries.first + i] = static_cast<T>(static_cast<double>(x.largest[i]) + std::log(x.sums[i]));
   }
+  for (int64_t d = 0; d < D; ++d) {
+#pragma omp simd
+    for (int64_t i = 0; i < tile; ++i) x.out[d * tile + i] *= factors[i];
+  }
+  transpose<T>(x.out, tile, D, queries.count, out.row(queries.first), out.stride);
 }
 
 }  // namespace

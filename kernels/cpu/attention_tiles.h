@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/small_gemm.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/ops/attention.h"
 
 namespace ptrain::cpu {
@@ -89,11 +90,40 @@ void mask_scores(const QueryTile& queries, int64_t key, int64_t keys, T value, T
 /// to: (D, tile) = the head's rows of that tile, transposed; missing queries are zeros.
 template <class T>
 void copy_transposed(const QueryTile& queries, Head<const T> from, int64_t D, T* to) {
-  for (int64_t i = 0; i < queries.count; ++i) {
-    const T* row = from.row(queries.first + i);
-    for (int64_t d = 0; d < D; ++d) to[d * tile + i] = row[d];
-  }
+  transpose(from.row(queries.first), from.stride, queries.count, D, to, tile);
+  if (queries.count == tile) return;
   for (int64_t d = 0; d < D; ++d) std::fill(to + d * tile + queries.count, to + (d + 1) * tile, T{0});
+}
+
+/// The tile of queries is a few blocks of lanes; calls body(first lane, keys) for each block, where the
+/// queries of the block see none of the keys after that many.
+template <class T, class Body>
+void for_lane_blocks(const QueryTile& queries, int64_t key, int64_t keys, const Body& body) {
+  constexpr int64_t block = 2 * lanes<T>;
+  for (int64_t lane = 0; lane < tile; lane += block) {
+    body(lane, std::clamp<int64_t>(queries.first + lane + block - key, 0, keys));
+  }
+}
+
+/// scores: (keys, tile) = rows of the head times queries (D, tile), where a query may see the key.
+template <class T>
+void multiply_scores(const QueryTile& queries, Head<const T> head, int64_t key, int64_t keys, int64_t D,
+                     const T* columns, T* scores) {
+  for_lane_blocks<T>(queries, key, keys, [&](int64_t lane, int64_t count) {
+    small_gemm<Write::overwrite, T>(count, 2 * lanes<T>, D, {head.row(key), head.stride, 1}, columns + lane,
+                                    tile, scores + lane, tile);
+  });
+}
+
+/// sums: (D, tile) += rows of the head, transposed, times weights (keys, tile), where a query may see the
+/// key.
+template <class T>
+void accumulate_rows(const QueryTile& queries, Head<const T> head, int64_t key, int64_t keys, int64_t D,
+                     const T* weights, T* sums) {
+  for_lane_blocks<T>(queries, key, keys, [&](int64_t lane, int64_t count) {
+    small_gemm<Write::accumulate, T>(D, 2 * lanes<T>, count, {head.row(key), 1, head.stride}, weights + lane,
+                                     tile, sums + lane, tile);
+  });
 }
 
 }  // namespace ptrain::cpu

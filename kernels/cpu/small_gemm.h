@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/vector.h"
+#include "kernels/ops/context.h"
 
 namespace ptrain::cpu {
 
@@ -15,14 +16,9 @@ struct Strided {
 };
 
 /// `rows` rows by two vectors of c, all sums in registers.
-template <class T, int64_t rows>
-inline void multiply_strip(int64_t k, Strided<T> a, const T* b, int64_t ldb, T* c, int64_t ldc,
-                           bool accumulate) {
-  Vector<T> sums[rows][2];
-  for (int64_t i = 0; i < rows; ++i) {
-    sums[i][0] = accumulate ? load(c + i * ldc) : Vector<T>{};
-    sums[i][1] = accumulate ? load(c + i * ldc + lanes<T>) : Vector<T>{};
-  }
+template <Write write, int64_t rows, class T>
+inline void multiply_strip(int64_t k, Strided<T> a, const T* b, int64_t ldb, T* c, int64_t ldc) {
+  Vector<T> sums[rows][2] = {};
   for (int64_t p = 0; p < k; ++p) {
     const Vector<T> b0 = load(b + p * ldb), b1 = load(b + p * ldb + lanes<T>);
     for (int64_t i = 0; i < rows; ++i) {
@@ -32,27 +28,27 @@ inline void multiply_strip(int64_t k, Strided<T> a, const T* b, int64_t ldb, T* 
     }
   }
   for (int64_t i = 0; i < rows; ++i) {
-    store(c + i * ldc, sums[i][0]);
-    store(c + i * ldc + lanes<T>, sums[i][1]);
+    for (int64_t j = 0; j < 2; ++j) {
+      T* to = c + i * ldc + j * lanes<T>;
+      store(to, write == Write::accumulate ? load(to) + sums[i][j] : sums[i][j]);
+    }
   }
 }
 
 /// c = a b or c += a b.   a: (m, k)   b: (k, n), rows ldb apart   c: (m, n), rows ldc apart; n is a multiple
 /// of two vectors. Every element is one chain of k multiply-adds in ascending order.
-template <class T>
-inline void small_gemm(int64_t m, int64_t n, int64_t k, Strided<T> a, const T* b, int64_t ldb, T* c,
-                       int64_t ldc, bool accumulate) {
+template <Write write, class T>
+void small_gemm(int64_t m, int64_t n, int64_t k, Strided<T> a, const T* b, int64_t ldb, T* c, int64_t ldc) {
   constexpr int64_t rows = accumulators / 2;
   for (int64_t j = 0; j < n; j += 2 * lanes<T>) {
-    int64_t i = 0;
-    const auto strip = [&](int64_t row) {
-      return Strided<T>{a.data + row * a.row_step, a.row_step, a.column_step};
+    const auto strip = [&]<int64_t count>(int64_t i) {
+      multiply_strip<write, count, T>(k, {a.data + i * a.row_step, a.row_step, a.column_step}, b + j, ldb,
+                                      c + i * ldc + j, ldc);
     };
-    for (; i + rows <= m; i += rows)
-      multiply_strip<T, rows>(k, strip(i), b + j, ldb, c + i * ldc + j, ldc, accumulate);
-    for (; i + 2 <= m; i += 2)
-      multiply_strip<T, 2>(k, strip(i), b + j, ldb, c + i * ldc + j, ldc, accumulate);
-    for (; i < m; ++i) multiply_strip<T, 1>(k, strip(i), b + j, ldb, c + i * ldc + j, ldc, accumulate);
+    int64_t i = 0;
+    for (; i + rows <= m; i += rows) strip.template operator()<rows>(i);
+    for (; i + 2 <= m; i += 2) strip.template operator()<2>(i);
+    for (; i < m; ++i) strip.template operator()<1>(i);
   }
 }
 
