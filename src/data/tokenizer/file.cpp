@@ -3,6 +3,8 @@
 #include "src/data/tokenizer/file.h"
 
 #include <algorithm>
+#include <array>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "kernels/base/error.h"
@@ -37,6 +39,8 @@ class TableSax : public nlohmann::json_sax<Json> {
     check(value < static_cast<uint64_t>(max_token_ids), ExitCode::input,
           "{}: model.vocab: token \"{}\" has id {}, expected 0 to {}", file_.where, token_, value,
           max_token_ids - 1);
+    check(static_cast<int64_t>(file_.vocab.size()) < max_token_ids, ExitCode::input,
+          "{}: model.vocab has more than {} tokens", file_.where, max_token_ids);
     file_.vocab.push_back({std::move(token_), static_cast<int32_t>(value)});
     return true;
   }
@@ -109,8 +113,10 @@ class TableSax : public nlohmann::json_sax<Json> {
   }
   bool parse_error(size_t offset, const std::string&, const nlohmann::detail::exception& error) override {
     const auto end = text_.begin() + static_cast<int64_t>(std::min(offset, text_.size()));
+    std::string reason = error.what();  // "[its name] parse error at line 1, column 2: the reason"
+    if (const size_t colon = reason.find(": "); colon != std::string::npos) reason.erase(0, colon + 2);
     fail(ExitCode::input, "{}:{}: not valid JSON: {}", file_.where, 1 + std::count(text_.begin(), end, '\n'),
-         error.what());
+         reason);
   }
 
  private:
@@ -155,6 +161,8 @@ class TableSax : public nlohmann::json_sax<Json> {
   }
 
   void add_merge(std::string left, std::string right) {
+    check(file_.merges.size() < max_merges, ExitCode::input, "{}: model.merges has more than {} entries",
+          file_.where, max_merges);
     file_.merges.push_back({std::move(left), std::move(right), static_cast<uint32_t>(file_.merges.size())});
   }
 
@@ -196,6 +204,77 @@ TokenizerFile read_tokenizer_file(const std::filesystem::path& model_dir) {
       "{}: has neither tokenizer.json nor tokenizer.model; text needs one of them, rows of input_ids do not",
       model_dir.string());
   return read_sentencepiece(sentencepiece);
+}
+
+void add_special_tokens(TokenizerFile& file, std::span<const std::string> tokens) {
+  if (tokens.empty()) return;
+  std::unordered_map<std::string_view, int64_t> ids;
+  int64_t next_id = 0;
+  for (const VocabularyEntry& entry : file.vocab) {
+    ids.emplace(entry.token, entry.id);
+    next_id = std::max(next_id, int64_t{entry.id} + 1);
+  }
+  Json& added = file.settings["added_tokens"];
+  if (added.is_null()) added = Json::array();
+  check(added.is_array(), ExitCode::input, "{}: \"added_tokens\" is {}, expected an array", file.where,
+        kind_of(added));
+  std::unordered_map<std::string, size_t> places;
+  for (size_t i = 0; i < added.size(); ++i) {
+    const std::string where = fmt::format("{}: added_tokens[{}]", file.where, i);
+    places.emplace(required<std::string>(added[i], "content", where), i);
+    next_id = std::max(next_id, required<int64_t>(added[i], "id", where) + 1);
+  }
+  for (const std::string& token : tokens) {
+    check(!token.empty(), ExitCode::input, "{}: a special token to be added is empty", file.where);
+    file.digest = hash_bytes(token, file.digest);
+    if (const auto place = places.find(token); place != places.end()) {
+      added[place->second]["special"] = true;
+      continue;
+    }
+    const auto known = ids.find(token);
+    places.emplace(token, added.size());
+    added.push_back({{"id", known == ids.end() ? next_id++ : known->second},
+                     {"content", token},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
+  }
+}
+
+std::string to_json_text(const TokenizerFile& file) {
+  const auto text_of = [](const auto& value) { return Json(value).dump(); };
+  std::string vocab;
+  for (const VocabularyEntry& entry : file.vocab) {
+    vocab += (vocab.empty() ? "" : ",\n    ") + text_of(entry.token) + ": " + std::to_string(entry.id);
+  }
+  std::vector<const MergeEntry*> sorted;
+  for (const MergeEntry& merge : file.merges) sorted.push_back(&merge);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const MergeEntry* a, const MergeEntry* b) { return a->rank < b->rank; });
+  std::string merges;
+  for (const MergeEntry* merge : sorted) {
+    merges += (merges.empty() ? "" : ",\n    ") + text_of(std::array{merge->left, merge->right});
+  }
+  std::string text = "{\n";
+  const auto separator = [](bool is_first) { return is_first ? "" : ",\n"; };
+  for (const auto& [key, value] : file.settings.items()) {
+    text += separator(text.size() == 2) + ("  " + text_of(key)) + ": ";
+    if (key != "model" || !value.is_object()) {
+      text += value.dump();
+      continue;
+    }
+    text += "{\n";
+    bool is_first = true;
+    for (const auto& [name, setting] : value.items()) {
+      text += separator(is_first) + ("   " + text_of(name)) + ": ";
+      is_first = false;
+      text += name == "vocab" ? "{" + vocab + "}" : name == "merges" ? "[" + merges + "]" : setting.dump();
+    }
+    text += "}";
+  }
+  return text + "\n}\n";
 }
 
 }  // namespace ptrain

@@ -14,7 +14,8 @@ namespace ptrain {
 namespace {
 
 constexpr int64_t max_model_bytes = int64_t{64} << 20;
-constexpr size_t max_piece_bytes = 512;  // keeps the search for merges linear
+constexpr size_t max_piece_bytes = 512;                 // keeps the search for merges linear
+constexpr size_t max_merges_bytes = size_t{256} << 20;  // of the texts of all merges
 
 /// One field of a protocol buffer's message.
 struct Field {
@@ -154,6 +155,8 @@ Model read_model(std::string_view bytes, const std::string& where) {
   for (Field field; reader.next(field);) {
     if (field.wire != 2) continue;
     if (field.number == 1) {
+      check(static_cast<int64_t>(model.pieces.size()) < max_token_ids, ExitCode::input,
+            "{}: more than {} pieces", where, max_token_ids);
       model.pieces.push_back(
           read_piece(field.block, fmt::format("{}: piece {}", where, model.pieces.size())));
     } else if (field.number == 2) {
@@ -163,8 +166,6 @@ Model read_model(std::string_view bytes, const std::string& where) {
     }
   }
   check(!model.pieces.empty(), ExitCode::input, "{}: has no pieces; is this a SentencePiece model?", where);
-  check(static_cast<int64_t>(model.pieces.size()) <= max_token_ids, ExitCode::input,
-        "{}: {} pieces, more than the {} that are accepted", where, model.pieces.size(), max_token_ids);
   check(model.kind == 2, ExitCode::input,
         "{}: is a {} model; only SentencePiece models of kind BPE are supported", where,
         model.kind == 1   ? "Unigram"
@@ -181,7 +182,7 @@ Model read_model(std::string_view bytes, const std::string& where) {
 
 /// SentencePiece merges two neighbours if their text is a piece, the best score first. Equal scores share a
 /// rank, so that the leftmost pair wins among them.
-std::vector<MergeEntry> merges_of(const Model& model) {
+std::vector<MergeEntry> merges_of(const Model& model, const std::string& where) {
   std::unordered_map<std::string_view, const Piece*> by_text;
   std::vector<float> scores;
   for (const Piece& piece : model.pieces) {
@@ -192,6 +193,7 @@ std::vector<MergeEntry> merges_of(const Model& model) {
   std::sort(scores.begin(), scores.end(), std::greater<>());
   scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
   std::vector<MergeEntry> merges;
+  size_t num_bytes = 0;
   for (const Piece& piece : model.pieces) {
     if (piece.type != PieceType::normal) continue;
     const auto place = std::lower_bound(scores.begin(), scores.end(), piece.score, std::greater<>());
@@ -200,6 +202,9 @@ std::vector<MergeEntry> merges_of(const Model& model) {
     for (size_t cut = 1; cut < text.size(); ++cut) {
       if ((text[cut] & 0xC0) == 0x80) continue;
       if (by_text.contains(text.substr(0, cut)) && by_text.contains(text.substr(cut))) {
+        num_bytes += text.size();
+        check(merges.size() < max_merges && num_bytes <= max_merges_bytes, ExitCode::input,
+              "{}: the pieces can be made from each other in more than {} ways", where, merges.size());
         merges.push_back({std::string(text.substr(0, cut)), std::string(text.substr(cut)), rank});
       }
     }
@@ -265,7 +270,7 @@ TokenizerFile parse_sentencepiece(std::string_view bytes, std::string_view where
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     file.vocab.push_back({model.pieces[id].text, static_cast<int32_t>(id)});
   }
-  file.merges = merges_of(model);
+  file.merges = merges_of(model, file.where);
   return file;
 }
 

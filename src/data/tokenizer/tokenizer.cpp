@@ -211,9 +211,18 @@ Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) 
 
 Tokenizer::~Tokenizer() = default;
 
-std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& model_dir) {
-  return std::unique_ptr<Tokenizer>(
-      new Tokenizer(std::make_unique<const Impl>(read_tokenizer_file(model_dir))));
+std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& model_dir,
+                                           std::span<const std::string> special_tokens) {
+  TokenizerFile file = read_tokenizer_file(model_dir);
+  add_special_tokens(file, special_tokens);
+  return std::unique_ptr<Tokenizer>(new Tokenizer(std::make_unique<const Impl>(file)));
+}
+
+std::string tokenizer_json(const std::filesystem::path& model_dir,
+                           std::span<const std::string> special_tokens) {
+  TokenizerFile file = read_tokenizer_file(model_dir);
+  add_special_tokens(file, special_tokens);
+  return to_json_text(file);
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::from_json(std::string_view text, std::string_view where) {

@@ -26,10 +26,12 @@ enum class Skip { none, special };
 ///   std::string text = tokenizer->decode(ids, Skip::special);
 class Tokenizer {
  public:
-  /// Reads model_dir/tokenizer.json, or tokenizer.model where there is no tokenizer.json.
+  /// Reads model_dir/tokenizer.json, or tokenizer.model where there is no tokenizer.json, and adds
+  /// `special_tokens`: those that the tokenizer lacks get the ids from its size() on, in their order.
   /// Errors: ExitCode::input: neither file is there, a broken file (path and key are named), or a kind of
   /// tokenizer that is not supported (named).
-  static std::unique_ptr<Tokenizer> load(const std::filesystem::path& model_dir);
+  static std::unique_ptr<Tokenizer> load(const std::filesystem::path& model_dir,
+                                         std::span<const std::string> special_tokens = {});
 
   /// The same from the text of a tokenizer.json; `where` names it in messages.
   static std::unique_ptr<Tokenizer> from_json(std::string_view text, std::string_view where);
@@ -70,6 +72,10 @@ class Tokenizer {
   explicit Tokenizer(std::unique_ptr<const Impl> impl);
   std::unique_ptr<const Impl> impl_;
 };
+
+/// The text of a tokenizer.json for the tokenizer that load() makes of the same arguments.
+std::string tokenizer_json(const std::filesystem::path& model_dir,
+                           std::span<const std::string> special_tokens);
 
 /// Decodes a growing row of ids piece by piece, for text that is shown while it is generated.
 /// The pieces joined, finish() included, are what decode() gives for all ids at once (where more than 64 ids

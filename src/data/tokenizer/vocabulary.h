@@ -16,7 +16,7 @@ struct VocabularyEntry {
 };
 
 /// Ids of strangers' files stay below this: the table of tokens by id is as long as the largest.
-constexpr int64_t max_token_ids = int64_t{1} << 24;
+constexpr int64_t max_token_ids = int64_t{1} << 22;
 
 class Vocabulary {
  public:
