@@ -49,21 +49,35 @@ Edge input_of(const StageMap& map, int position, const Action& action) {
 struct MessageName {
   int chunk = 0;  // of the receiver
   int micro = 0;
-  bool operator==(const MessageName&) const = default;
 };
 
-/// (sender, receiver, lane) -> messages in the order in which they are sent.
-using LaneOrders = std::map<std::tuple<int, int, TransferLane>, std::vector<MessageName>>;
+/// One lane's messages in the order in which they are sent, and where in it each of them is.
+struct LaneOrder {
+  std::vector<MessageName> messages;
+  std::vector<size_t> place_of;  // [chunk * micros + micro]
+  size_t received = 0;           // messages that the receiver's program has received so far
+};
+using LaneOrders = std::map<std::tuple<int, int, TransferLane>, LaneOrder>;  // sender, receiver, lane
+constexpr size_t nowhere = ~size_t{0};
 
 LaneOrders orders_of_sends(const Schedule& schedule, const StageMap& map) {
   LaneOrders orders;
   for (int position = 0; position < map.positions(); ++position) {
     for (const Action& action : schedule.programs[at(position)]) {
       const Edge out = output_of(map, position, action);
-      if (out.exists) orders[{position, out.peer, out.lane}].push_back({out.peer_chunk, action.micro});
+      if (!out.exists) continue;
+      LaneOrder& order = orders[{position, out.peer, out.lane}];
+      order.place_of.resize(at(map.chunks() * schedule.micros), nowhere);
+      order.place_of[at(out.peer_chunk * schedule.micros + action.micro)] = order.messages.size();
+      order.messages.push_back({out.peer_chunk, action.micro});
     }
   }
   return orders;
+}
+
+/// Not check(): the text would be made for every action.
+[[noreturn]] void refuse(const Action& action) {
+  fail(ExitCode::defect, "{} cannot be lowered here", to_string(action));
 }
 
 Action transfer(ActionKind kind, int chunk, int micro, int peer) {
@@ -94,28 +108,23 @@ size_t reduction_of(const std::vector<Action>& program, int chunk, int bucket) {
 }  // namespace
 
 Schedule with_transfers(Schedule schedule, const StageMap& map) {
-  const LaneOrders orders = orders_of_sends(schedule, map);
-  std::map<std::tuple<int, int, TransferLane>, size_t> received;
+  LaneOrders orders = orders_of_sends(schedule, map);
   for (int position = 0; position < map.positions(); ++position) {
     std::vector<Action> lowered;
     for (const Action& action : schedule.programs[at(position)]) {
-      check(is_compute(action.kind) && action.bucket < 0, "transfers are added first, found {}",
-            to_string(action));
+      if (!is_compute(action.kind) || action.bucket >= 0) refuse(action);
       // 1. Receive what it needs, and before it what the lane brings earlier.
       const Edge in = input_of(map, position, action);
       if (in.exists) {
-        const auto lane = std::tuple(in.peer, position, in.lane);
-        const auto order = orders.find(lane);
-        const std::vector<MessageName> none;
-        const auto& messages = order == orders.end() ? none : order->second;
-        const auto wanted = std::ranges::find(messages, MessageName{action.chunk, action.micro});
-        check(wanted != messages.end(), "position {} never sends what {} of position {} needs", in.peer,
-              to_string(action), position);
-        size_t& next = received[lane];
+        LaneOrder& order = orders[{in.peer, position, in.lane}];
+        const size_t name = at(action.chunk * schedule.micros + action.micro);
+        const size_t wanted = name < order.place_of.size() ? order.place_of[name] : nowhere;
+        if (wanted == nowhere) refuse(action);
         const ActionKind kind = in.lane == TransferLane::activation ? ActionKind::receive_activation
                                                                     : ActionKind::receive_gradient;
-        for (; next <= static_cast<size_t>(wanted - messages.begin()); ++next) {
-          lowered.push_back(transfer(kind, messages[next].chunk, messages[next].micro, in.peer));
+        for (; order.received <= wanted; ++order.received) {
+          const MessageName& message = order.messages[order.received];
+          lowered.push_back(transfer(kind, message.chunk, message.micro, in.peer));
         }
       }
       // 2. Compute, then send at once what it made.
@@ -198,28 +207,28 @@ Schedule with_tied_sum(Schedule schedule, const StageMap& map) {
 }
 
 Schedule with_slots(Schedule schedule, const StageMap& map) {
+  const auto key = [&](const Action& action) {
+    if (action.micro >= schedule.micros || action.chunk >= map.chunks()) refuse(action);
+    return at(action.chunk) * at(schedule.micros) + at(action.micro);
+  };
   for (std::vector<Action>& program : schedule.programs) {
     // 1. A micro holds its slot from its first mention to its last backward.
-    std::map<std::pair<int, int>, size_t> last_use;
+    std::vector<size_t> last_use(at(map.chunks() * schedule.micros), program.size());
     for (size_t i = 0; i < program.size(); ++i) {
-      if (is_backward(program[i].kind)) last_use[{program[i].chunk, program[i].micro}] = i;
+      if (is_backward(program[i].kind)) last_use[key(program[i])] = i;
     }
     // 2. Walk through, lowest free slot first.
-    std::map<std::pair<int, int>, int> slot_of;
-    std::vector<std::set<int>> taken(at(map.chunks()));
+    std::vector<int> slot_of(last_use.size(), -1);
+    std::vector<std::set<int>> free(at(map.chunks()));  // given back, to be used again
+    std::vector<int> used(at(map.chunks()), 0);
     for (size_t i = 0; i < program.size(); ++i) {
       Action& action = program[i];
       if (action.micro < 0) continue;
-      const auto key = std::pair(action.chunk, action.micro);
-      if (!slot_of.contains(key)) {
-        int slot = 0;
-        while (taken[at(action.chunk)].contains(slot)) ++slot;
-        taken[at(action.chunk)].insert(slot);
-        slot_of[key] = slot;
-      }
-      action.slot = slot_of[key];
-      const auto end = last_use.find(key);
-      if (end != last_use.end() && end->second == i) taken[at(action.chunk)].erase(action.slot);
+      int& slot = slot_of[key(action)];
+      std::set<int>& idle = free[at(action.chunk)];
+      if (slot < 0) slot = idle.empty() ? used[at(action.chunk)]++ : idle.extract(idle.begin()).value();
+      action.slot = slot;
+      if (last_use[key(action)] == i) idle.insert(slot);
     }
   }
   return schedule;

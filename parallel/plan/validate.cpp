@@ -184,13 +184,13 @@ std::string fault_of(const Schedule& schedule, const StageMap& map, const std::v
   Lanes lanes;
   for (int position = 0; position < map.positions(); ++position) {
     for (const Action& action : schedule.programs[at(position)]) {
-      const std::string who = fmt::format("position {}: ", position);
+      const auto who = [&] { return fmt::format("position {}: ", position); };
       if (action.chunk < 0 || action.chunk >= map.chunks()) {
-        return who + fmt::format("{} is in chunk {} of {}", to_string(action), action.chunk, map.chunks());
+        return who() + fmt::format("{} is in chunk {} of {}", to_string(action), action.chunk, map.chunks());
       }
       const int stage = map.stage_of(position, action.chunk);
       const std::string fault = stages[at(stage)].add(action, schedule.micros, buckets_of(stage));
-      if (!fault.empty()) return who + fault;
+      if (!fault.empty()) return who() + fault;
       if (is_send(action.kind)) {
         lanes[{position, action.peer, lane_of(action.kind)}].sent.push_back(sent_name(map, position, action));
       } else if (is_receive(action.kind)) {

@@ -66,7 +66,9 @@ void Pipeline::receive(StageWork& work, const Action& action) {
   // The slot's gradient may still be on its way out: it must not be overwritten.
   if (action.kind == ActionKind::receive_gradient) wait_all(slot_of(action).sends[gradient]);
   Transfers& under_way = receives_of(action);
-  check(under_way.empty(), "{} before the last one into slot {} was used", to_string(action), action.slot);
+  if (!under_way.empty()) {
+    fail(ExitCode::defect, "{} before the last one into slot {} was used", to_string(action), action.slot);
+  }
   for (const Tensor& tensor : work.tensors(action)) {
     under_way.push_back(pipeline_->irecv(tensor, action.peer, wire_of(lane_of(action.kind))));
   }

@@ -1,0 +1,292 @@
+#include "parallel/plan/print.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+
+namespace ptrain {
+namespace {
+
+size_t at(int64_t index) {
+  return static_cast<size_t>(index);
+}
+
+std::string percent(double share) {
+  return fmt::format("{:.1f} %", 100 * share);
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds >= 1) return fmt::format("{:.2f} s", seconds);
+  if (seconds >= 1e-3) return fmt::format("{:.1f} ms", 1e3 * seconds);
+  return fmt::format("{:.0f} us", 1e6 * seconds);
+}
+
+/// Columns that line up: the first to the left, the others to the right.
+class Table {
+ public:
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  std::string text(std::vector<bool> is_left = {true}) const {
+    std::vector<size_t> widths;
+    for (const auto& row : rows_) {
+      widths.resize(std::max(widths.size(), row.size()));
+      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+    std::string text;
+    for (const auto& row : rows_) {
+      std::string line = " ";
+      for (size_t i = 0; i < row.size(); ++i) {
+        const bool left = i < is_left.size() && is_left[i];
+        line +=
+            left ? fmt::format(" {:<{}} ", row[i], widths[i]) : fmt::format(" {:>{}} ", row[i], widths[i]);
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      text += line + "\n";
+    }
+    return text;
+  }
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string head_text(const Plan& plan) {
+  const ParallelConfig& parallel = plan.parallel;
+  const StateTypes& types = parallel.types;
+  Table table;
+  table.add({"mesh", fmt::format("{} ranks = {} (tensor fastest, then data, then pipeline)",
+                                 plan.mesh.world(), to_string(plan.mesh))});
+  table.add(
+      {"batch",
+       fmt::format(
+           "{} rows of {} tokens a step ({} tokens); {} micro-batches of {} {} on each of {} data ranks",
+           with_commas(parallel.global), with_commas(parallel.sequence_length),
+           with_commas(parallel.global * parallel.sequence_length), plan.micros, parallel.micro,
+           parallel.micro == 1 ? "row" : "rows", plan.mesh.data)});
+  table.add({"types", fmt::format("weights {}, gradients {}, sums {}, master {}, moments {}",
+                                  name_of(types.param), name_of(types.grad), name_of(types.reduce),
+                                  types.master == types.param ? "none" : name_of(types.master),
+                                  name_of(types.moments))});
+  table.add(
+      {"choices", fmt::format("schedule {}, ZeRO {}, sequence parallelism {}", name_of(parallel.schedule),
+                              parallel.zero, parallel.is_sequence_parallel ? "on" : "off")});
+  return plan.workload.name + "\n" + table.text({true, true});
+}
+
+std::string units_text(const Plan& plan, Range units) {
+  const Unit& first = plan.workload.units[at(units.begin)];
+  std::string text = first.kind == UnitKind::block ? "" : first.name;
+  int64_t begin = units.begin, end = units.end();
+  while (begin < end && plan.workload.units[at(begin)].kind != UnitKind::block) ++begin;
+  while (end > begin && plan.workload.units[at(end - 1)].kind != UnitKind::block) --end;
+  if (end > begin) {
+    const std::string& name = plan.workload.units[at(begin)].name;
+    const std::string& last = plan.workload.units[at(end - 1)].name;
+    text += (text.empty() ? "" : ", ") + name;
+    if (end - begin > 1) text += " - " + last.substr(last.find_last_of(' ') + 1);
+  }
+  for (int64_t unit = end; unit < units.end(); ++unit) text += ", " + plan.workload.units[at(unit)].name;
+  return text;
+}
+
+/// Stages to show: all, or the first and the last ones. -1 stands for those left out.
+std::vector<int> shown(int stages, int most) {
+  std::vector<int> result;
+  for (int stage = 0; stage < stages; ++stage) {
+    const bool is_left_out = stages > most && stage >= most / 2 && stage < stages - (most - most / 2);
+    if (!is_left_out) {
+      result.push_back(stage);
+    } else if (result.back() != -1) {
+      result.push_back(-1);
+    }
+  }
+  return result;
+}
+
+std::string stages_text(const Plan& plan) {
+  double flops = 0;
+  for (int stage = 0; stage < plan.map.stages(); ++stage) {
+    flops += plan.costs.forward_s[at(stage)] + plan.costs.backward_s[at(stage)];
+  }
+  Table table;
+  table.add({"stage", "ranks", "units", "parameters a rank", "compute", "buckets", "live micro-batches"});
+  for (int stage : shown(plan.map.stages(), 16)) {
+    if (stage < 0) {
+      table.add({"..."});
+      continue;
+    }
+    const StagePlan& part = plan.stages[at(stage)];
+    const int first = plan.mesh.rank_of({.pipeline = part.position});
+    const int last = plan.mesh.rank_of(
+        {.pipeline = part.position, .data = plan.mesh.data - 1, .tensor = plan.mesh.tensor - 1});
+    const double own = plan.costs.forward_s[at(stage)] + plan.costs.backward_s[at(stage)];
+    int64_t parameters = 0;
+    for (const FlatPiece& piece : flat_layout_of(plan, first, part.chunk).pieces) {
+      parameters += piece.elements.count;
+    }
+    table.add({std::to_string(stage),
+               first == last ? std::to_string(first) : fmt::format("{} - {}", first, last),
+               units_text(plan, part.units), with_commas(parameters), percent(flops > 0 ? own / flops : 0),
+               std::to_string(part.bucket_units.size()),
+               std::to_string(plan.slots[at(part.position)][at(part.chunk)])});
+  }
+  return "\nStages\n" + table.text({true, true, true});
+}
+
+/// The rank of a position that holds most.
+Ledger largest_ledger(const Plan& plan, int position) {
+  Ledger largest;
+  for (int tensor = 0; tensor < plan.mesh.tensor; ++tensor) {
+    Ledger ledger = ledger_of(plan, plan.mesh.rank_of({.pipeline = position, .tensor = tensor}));
+    if (ledger.total_bytes() > largest.total_bytes()) largest = std::move(ledger);
+  }
+  return largest;
+}
+
+struct Phase {
+  const char* name;
+  std::vector<MemoryKind> kinds;  // in use
+};
+
+std::string memory_text(const Plan& plan) {
+  using enum MemoryKind;
+  const std::vector<int> positions = shown(plan.map.positions(), 8);
+  std::vector<Ledger> ledgers;
+  for (int position : positions) ledgers.push_back(position < 0 ? Ledger{} : largest_ledger(plan, position));
+  const auto row = [&](std::string name, auto bytes_of) {
+    std::vector<std::string> cells{std::move(name)};
+    for (size_t i = 0; i < positions.size(); ++i) {
+      cells.push_back(positions[i] < 0 ? "..." : bytes_text(static_cast<double>(bytes_of(ledgers[i]))));
+    }
+    return cells;
+  };
+  Table table;
+  std::vector<std::string> head{"by kind"};
+  for (int position : positions) head.push_back(position < 0 ? "..." : fmt::format("stage {}", position));
+  table.add(head);
+  for (int kind = 0; kind < memory_kinds; ++kind) {
+    const auto which = static_cast<MemoryKind>(kind);
+    table.add(row(std::string(name_of(which)), [&](const Ledger& ledger) { return ledger.bytes(which); }));
+  }
+  table.add(
+      row("all, taken before the first step", [](const Ledger& ledger) { return ledger.total_bytes(); }));
+  table.add({"in use by phase"});
+  const std::vector<Phase> phases = {
+      {"loading the model", {weights, master}},
+      {"forward and backward", {weights, gradients, activations, communication, scratch}},
+      {"reduction and update", {weights, gradients, master, moments, communication}},
+      {"saving", {weights, master, moments}},
+  };
+  for (const Phase& phase : phases) {
+    table.add(row(phase.name, [&](const Ledger& ledger) {
+      int64_t bytes = 0;
+      for (MemoryKind kind : phase.kinds) bytes += ledger.bytes(kind);
+      return bytes;
+    }));
+  }
+  return "\nMemory of a rank (the largest of each stage)\n" + table.text();
+}
+
+std::string schedule_text(const Plan& plan, int columns) {
+  const int p = plan.map.positions();
+  std::string text = fmt::format("\nSchedule {}: bubble {}", plan.schedule.name, percent(plan.report.bubble));
+  text += fmt::format(" of the ranks' time (by FLOPs; equal stages: {})\n",
+                      percent(textbook_bubble(p, plan.micros)));
+  // Drawn with equal stages, so that cells line up.
+  Costs costs = Costs::uniform(plan.map, 1, 2);
+  costs.bucket_share = plan.costs.bucket_share;
+  return text + grid(plan.schedule, plan.map, simulate(plan.schedule, plan.map, costs), columns);
+}
+
+std::string traffic_text(const Plan& plan) {
+  RankTraffic most;
+  const auto keep = [](AxisTraffic& largest, const AxisTraffic& traffic) {
+    if (traffic.bytes > largest.bytes) largest = traffic;
+  };
+  for (int rank : typical_ranks(plan)) {
+    const RankTraffic traffic = traffic_of(plan, rank);
+    keep(most.tensor, traffic.tensor);
+    keep(most.pipeline, traffic.pipeline);
+    keep(most.data, traffic.data);
+  }
+  Table table;
+  table.add({"axis", "ranks", "bytes", "messages"});
+  const auto add = [&](const char* name, int ranks, const AxisTraffic& traffic) {
+    table.add({name, std::to_string(ranks), bytes_text(static_cast<double>(traffic.bytes)),
+               with_commas(traffic.messages)});
+  };
+  add("tensor", plan.mesh.tensor, most.tensor);
+  add("pipeline", plan.mesh.pipeline, most.pipeline);
+  add("data", plan.mesh.data, most.data);
+  return "\nSent by a rank in a step (the busiest rank of each axis)\n" + table.text();
+}
+
+std::string estimate_text(const Plan& plan, const Hardware& hardware) {
+  const Estimate estimate = estimate_of(plan, hardware);
+  const Crossing crosses = crossing_of(plan.mesh, hardware.ranks_per_node);
+  std::string outside;
+  for (const auto& [crosses_axis, name] :
+       {std::pair(crosses.tensor, "tensor"), {crosses.data, "data"}, {crosses.pipeline, "pipeline"}}) {
+    if (crosses_axis) outside += (outside.empty() ? "" : ", ") + std::string(name);
+  }
+  double exposed_s = 0;
+  for (double seconds : estimate.report.exposed_transfer_s) exposed_s = std::max(exposed_s, seconds);
+  Table table;
+  table.add({"step", seconds_text(estimate.step_s)});
+  table.add(
+      {"  forward and backward", seconds_text(estimate.report.step_s - estimate.report.exposed_reduce_s)});
+  table.add({"    of it bubble", percent(estimate.report.bubble)});
+  table.add({"    of it waiting for transfers", seconds_text(exposed_s)});
+  table.add({"  reductions not hidden", seconds_text(estimate.report.exposed_reduce_s)});
+  table.add({"  parameters gathered", seconds_text(estimate.gather_s)});
+  table.add({"  update", seconds_text(estimate.update_s)});
+  table.add({"speed", with_commas(static_cast<int64_t>(estimate.tokens_per_s)) + " tokens/s"});
+  table.add({"MFU", percent(estimate.mfu)});
+  std::string text = fmt::format("\nEstimate on {} x {}, {} a node\n", plan.mesh.world(), hardware.name,
+                                 std::min(hardware.ranks_per_node, plan.mesh.world())) +
+                     table.text();
+  text += fmt::format(
+      "  Assumed: products reach {:.0f} % of {:.0f} TFLOP/s; {:.1f} GB/s inside a node, {:.2f} GB/s between "
+      "nodes "
+      "({}).\n  FLOPs per token as the model counts them: {:.4g} (6 * matmul parameters + attention).\n"
+      "  Source: {}.\n",
+      100 * hardware.reachable, hardware.peak_flops / 1e12, hardware.link_bytes_per_s / 1e9,
+      hardware.network_bytes_per_s / 1e9,
+      outside.empty() ? "nothing leaves a node" : "leaves a node: " + outside,
+      plan.workload.model_flops_per_token, hardware.source);
+  const double most = estimate.most_bytes + static_cast<double>(hardware.reserved_bytes);
+  text += fmt::format("\n{}: the largest rank needs {} + about {} for context and libraries = {} of {}\n",
+                      estimate.does_fit ? "Fits" : "DOES NOT FIT", bytes_text(estimate.most_bytes),
+                      bytes_text(static_cast<double>(hardware.reserved_bytes)), bytes_text(most),
+                      bytes_text(static_cast<double>(hardware.memory_bytes)));
+  if (!estimate.does_fit) {
+    text +=
+        "  What helps: larger parallel.tensor or parallel.pipeline, parallel.zero 1 with more data ranks, "
+        "smaller batch.micro.\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string with_commas(int64_t number) {
+  std::string text = std::to_string(number);
+  for (auto place = static_cast<int64_t>(text.size()) - 3; place > (number < 0 ? 1 : 0); place -= 3) {
+    text.insert(at(place), ",");
+  }
+  return text;
+}
+
+std::string print_plan(const Plan& plan, const PrintOptions& options) {
+  std::string text = head_text(plan) + stages_text(plan) + memory_text(plan) +
+                     schedule_text(plan, options.columns) + traffic_text(plan);
+  if (options.hardware) {
+    text += estimate_text(plan, *options.hardware);
+  } else {
+    text +=
+        "\nFor the time of a step and whether it fits, add --hardware NAME (h200, h100, a100-80, a100-40, "
+        "a10g, l4, cpu:GIB).\n";
+  }
+  return text;
+}
+
+}  // namespace ptrain

@@ -1,0 +1,129 @@
+#include "parallel/plan/print.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "kernels/base/error.h"
+#include "tests/parallel/plan/random_cases.h"
+
+namespace ptrain {
+namespace {
+
+const ToySizes big{.V = 32'000, .C = 1024, .L = 32, .H = 32, .K = 32, .D = 32, .F = 2816};
+
+Plan plan_of(int tensor, int pipeline, int data, int64_t micros, const ToySizes& sizes = big) {
+  const ParallelConfig parallel{.tensor = tensor,
+                                .pipeline = pipeline,
+                                .data = data,
+                                .is_sequence_parallel = tensor > 1,
+                                .global = micros * data,
+                                .sequence_length = 1536,
+                                .types = {.param = DType::bf16, .grad = DType::bf16}};
+  Workload workload = toy_workload(sizes);
+  workload.model_flops_per_token = 2e9;
+  return make_plan(workload, parallel, parallel.tensor * parallel.pipeline * parallel.data);
+}
+
+void expect_lines(const std::string& text, const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
+}
+
+TEST(Print, ShowsGridStagesMemoryScheduleAndTraffic) {
+  expect_lines(
+      print_plan(plan_of(4, 2, 2, 4)),
+      {"16 ranks = tensor 4 x pipeline 2 x data 2",
+       "8 rows of 1,536 tokens a step (12,288 tokens); 4 micro-batches of 1 row on each of 2 data ranks",
+       "weights bf16, gradients bf16, sums f32, master f32, moments f32",
+       "schedule 1f1b, ZeRO 1, sequence parallelism on", "0 - 7", "8 - 15", "embedding, block 0 - ", ", head",
+       "bubble", "equal stages: 20.0 %", "stage 0   F0 F1       B0 -- F2 B1 -- F3 B2 --    B3 --\n",
+       "stage 1      F0 B0 -- F1 B1 -- F2 B2 -- F3 B3 --\n", "add --hardware NAME"});
+}
+
+TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
+  const Plan plan = plan_of(4, 2, 2, 4);
+  expect_lines(print_plan(plan, {.hardware = hardware_of("h200")}),
+               {"Estimate on 16 x h200, 8 a node", "tokens/s", "MFU", "leaves a node: pipeline",
+                "Source: NVIDIA", "\nFits: the largest rank needs"});
+  expect_lines(print_plan(plan, {.hardware = hardware_of("cpu:0.2")}), {"\nDOES NOT FIT: ", "What helps:"});
+}
+
+TEST(Print, AThousandRanksAreShownAtOnceAndNoLineIsTooLong) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (const Plan& plan : {plan_of(8, 16, 8, 128), plan_of(8, 32, 4, 512), plan_of(1, 1, 1024, 64)}) {
+    const std::string text = print_plan(plan, {.hardware = hardware_of("a100-80"), .columns = 100});
+    const size_t schedule = text.find("\nSchedule"), end = text.find("\n\nSent");
+    for (size_t at = schedule + 1; at < end;) {
+      const size_t next = text.find('\n', at);
+      EXPECT_LE(next - at, 102u) << text.substr(at, next - at);
+      at = next + 1;
+    }
+  }
+  // The goal is 2 s each; ten times that says that it does not hang.
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
+TEST(Print, CommasSeparateThousands) {
+  const std::vector<std::pair<int64_t, const char*>> cases = {
+      {0, "0"},         {999, "999"}, {1000, "1,000"}, {123456, "123,456"}, {12345678, "12,345,678"},
+      {-1000, "-1,000"}};
+  for (const auto& [number, text] : cases) EXPECT_EQ(with_commas(number), text);
+}
+
+TEST(Hardware, IsFoundByNameOrByMemory) {
+  for (const char* name : {"h200", "h100", "a100-80", "a100-40", "a10g", "l4", "cpu:16", "cpu:0.5"}) {
+    const Hardware hardware = hardware_of(name);
+    EXPECT_EQ(hardware.name, name);
+    EXPECT_GT(hardware.peak_flops, 0);
+    EXPECT_TRUE(hardware.reachable > 0 && hardware.reachable <= 1);
+    EXPECT_GT(hardware.memory_bytes, hardware.reserved_bytes);
+    EXPECT_FALSE(hardware.source.empty());
+  }
+  EXPECT_EQ(hardware_of("cpu:16").memory_bytes, int64_t{16} << 30);
+  for (const char* name : {"h300", "", "cpu:", "cpu:-1", "cpu:x", "cpu:8GiB", "cpu:nan", "cpu:inf"}) {
+    try {
+      hardware_of(name);
+      ADD_FAILURE() << name << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+    }
+  }
+}
+
+TEST(Estimate, AxesLeaveANodeWhereTheirGroupsDo) {
+  const auto text = [](const Mesh& mesh, int ranks_per_node) {
+    const Crossing crossing = crossing_of(mesh, ranks_per_node);
+    return std::string(crossing.tensor ? "t" : "") + (crossing.data ? "d" : "") +
+           (crossing.pipeline ? "p" : "");
+  };
+  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 2}, 8), "");
+  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 4}, 8), "p");
+  EXPECT_EQ(text({.pipeline = 1, .data = 4, .tensor = 4}, 8), "d");
+  EXPECT_EQ(text({.pipeline = 1, .data = 1, .tensor = 16}, 8), "t");
+  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 3}, 8), "tdp");
+}
+
+TEST(Estimate, OneRankReachesWhatItsProductsReach) {
+  Plan plan = plan_of(1, 1, 1, 8);
+  // Model FLOPs as the workload counts them: then only the update is lost.
+  double flops = 0;
+  for (const Unit& unit : plan.workload.units) flops += unit.forward_flops + unit.backward_flops;
+  plan.workload.model_flops_per_token = flops;
+  const Hardware hardware = hardware_of("h100");
+  const Estimate estimate = estimate_of(plan, hardware);
+  EXPECT_NEAR(estimate.report.step_s, flops * 8 * 1536 / (hardware.peak_flops * hardware.reachable), 1e-9);
+  EXPECT_NEAR(estimate.mfu, hardware.reachable * estimate.report.step_s / estimate.step_s, 1e-9);
+  EXPECT_EQ(estimate.gather_s, 0);
+  EXPECT_GT(estimate.update_s, 0);
+}
+
+TEST(Estimate, SlowerNetworksTakeLonger) {
+  const Plan plan = plan_of(4, 2, 4, 8);
+  Hardware hardware = hardware_of("h100");
+  const double fast_s = estimate_of(plan, hardware).step_s;
+  hardware.network_bytes_per_s /= 100;
+  EXPECT_GT(estimate_of(plan, hardware).step_s, fast_s);
+}
+
+}  // namespace
+}  // namespace ptrain
