@@ -1,5 +1,6 @@
 // Filters over lists and dicts.
 #include <algorithm>
+#include <utility>
 
 #include "src/data/chat_template/filters.h"
 #include "src/data/chat_template/text.h"

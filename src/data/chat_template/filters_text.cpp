@@ -1,4 +1,5 @@
 // Filters that make text or numbers of a value.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 

@@ -1,6 +1,7 @@
 #include "src/data/chat_template/interpreter.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ptrain::jinja {
 namespace {

@@ -1,6 +1,7 @@
 // Tokens to a tree. Only grammar: names of filters, tests and variables are looked up when they are used.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
