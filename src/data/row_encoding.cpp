@@ -1,24 +1,9 @@
 #include "src/data/row_encoding.h"
 
-#include <charconv>
-
 namespace ptrain {
 
 Json parse_row(std::string_view line, std::string_view where) {
-  // parse_json counts lines itself: it is told the file and the number apart, so that it says
-  // file:line:column.
-  const size_t colon = where.rfind(':');
-  int number = 1;
-  if (colon != std::string_view::npos) {
-    std::from_chars(where.data() + colon + 1, where.data() + where.size(), number);
-  }
-  try {
-    return parse_json(line, where.substr(0, colon), number);
-  } catch (const Error& error) {
-    const std::string_view text = error.what();
-    if (text.starts_with(where) || colon == std::string_view::npos) throw;
-    fail(error.code(), "{}{}", where, text.substr(std::min(colon, text.size())));  // it named the file alone
-  }
+  return parse_json(line, where, 0);  // `where` names the line already; a fault's column follows
 }
 
 Encoding row_encoding(const RowEncoder& encoder) {

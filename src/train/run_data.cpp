@@ -1,6 +1,6 @@
 #include "src/train/run_data.h"
 
-#include <unistd.h>
+#include "src/data/row_encoding.h"
 
 namespace ptrain {
 namespace {
@@ -35,18 +35,7 @@ TextEncoder::TextEncoder(const std::filesystem::path& model_dir, const ModelSpec
                                         masks_prompt ? MaskPrompt::yes : MaskPrompt::no, spec.V)) {}
 
 Encoding TextEncoder::encoding() const {
-  const RowEncoder* encoder = rows.get();
-  return {.begin_file =
-              [encoder](std::string_view first_line, std::string_view where) {
-                const RowShape shape = encoder->shape_of(parse_json(first_line, where, 0), where);
-                return Encoding::ForFile{.encode =
-                                             [encoder, shape](std::string_view line, std::string_view place) {
-                                               return encoder->encode(parse_json(line, place, 0), shape,
-                                                                      place);
-                                             },
-                                         .rows = std::string(name_of(shape))};
-              },
-          .digest = encoder->digest()};
+  return row_encoding(*rows);
 }
 
 RowRules row_rules(const Config::Data& data) {

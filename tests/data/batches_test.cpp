@@ -70,7 +70,7 @@ TEST(Batches, EmptyRowsAreAllPadding) {
 // The documents of the golden case: packed into rows of any length that holds them they have 48 targets.
 TEST(Batches, GoldenDocumentsKeepTheirTargetsInRowsOfEveryLength) {
   std::vector<Document> documents;
-  const std::string text = read_text(fixture("llama-packed/train.jsonl"), 1 << 20);
+  const std::string text = read_text(fixture("golden/llama-packed/train.jsonl"), 1 << 20);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     const Json row = parse_json(std::string_view(text).substr(begin, end - begin), "train.jsonl");
@@ -78,7 +78,7 @@ TEST(Batches, GoldenDocumentsKeepTheirTargetsInRowsOfEveryLength) {
         {row.at("input_ids").get<std::vector<int32_t>>(), row.at("labels").get<std::vector<int32_t>>()});
     begin = end + 1;
   }
-  const Json golden = read_json(fixture("llama-packed/packed.json"));
+  const Json golden = read_json(fixture("golden/llama-packed/packed.json"));
   ASSERT_EQ(documents.size(), golden.at("documents").size());
   for (size_t i = 0; i < documents.size(); ++i) {
     EXPECT_EQ(static_cast<int64_t>(documents[i].ids.size()),
