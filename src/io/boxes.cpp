@@ -1,6 +1,7 @@
 #include "src/io/boxes.h"
 
 #include <algorithm>
+#include <map>
 
 #include "kernels/base/error.h"
 #include "src/io/elements.h"
@@ -132,12 +133,37 @@ void check_inside(const Slice& slice, const Shape& shape, std::string_view name)
 }
 
 std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices) {
+  // Slices of one box are judged by their ranges alone, boxes by pairs: there are few boxes and many slices.
+  const auto key = [](const Slice& slice) {
+    std::array<int64_t, 2 * Shape::max_dims> words{};
+    for (int dim = 0; dim < slice.box.extent.dims(); ++dim) {
+      words[static_cast<size_t>(2 * dim)] = slice.box.begin[static_cast<size_t>(dim)];
+      words[static_cast<size_t>(2 * dim + 1)] = slice.box.extent[dim];
+    }
+    return words;
+  };
+  std::map<std::array<int64_t, 2 * Shape::max_dims>, std::vector<const Slice*>> slices_of;
   int64_t covered = 0;
-  for (size_t i = 0; i < slices.size(); ++i) {
-    covered += slices[i].numel();
-    for (size_t j = 0; j < i; ++j) {
-      if (touch(slices[i], slices[j])) {
-        return fmt::format("{} and {} overlap", to_string(slices[j]), to_string(slices[i]));
+  for (const Slice& slice : slices) {
+    covered += slice.numel();
+    if (slice.numel() > 0) slices_of[key(slice)].push_back(&slice);
+  }
+  const auto overlapping = [](const Slice& a, const Slice& b) {
+    return fmt::format("{} and {} overlap", to_string(a), to_string(b));
+  };
+  for (auto it = slices_of.begin(); it != slices_of.end(); ++it) {
+    std::vector<const Slice*>& group = it->second;
+    std::sort(group.begin(), group.end(),
+              [](const Slice* a, const Slice* b) { return a->range.begin < b->range.begin; });
+    for (size_t i = 1; i < group.size(); ++i) {
+      if (group[i - 1]->range.end() > group[i]->range.begin) return overlapping(*group[i - 1], *group[i]);
+    }
+    for (auto other = slices_of.begin(); other != it; ++other) {
+      if (!overlap(other->second[0]->box, group[0]->box)) continue;
+      for (const Slice* a : other->second) {
+        for (const Slice* b : group) {
+          if (touch(*a, *b)) return overlapping(*a, *b);
+        }
       }
     }
   }

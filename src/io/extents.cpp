@@ -29,16 +29,15 @@ std::optional<int64_t> stretch_offset(const StoredSlice& stored, const Shape& sh
 }
 
 /// Reads elements of a tensor that lie strewn in the file: neighbours in one call, small gaps read along.
-int64_t read_strewn(const File& file, int64_t tensor_offset, const Slice& part, const Shape& shape,
-                    int64_t element_bytes, char* destination) {
+void read_strewn(const File& file, int64_t tensor_offset, const Slice& part, const Shape& shape,
+                 int64_t element_bytes, char* destination) {
   std::vector<CommonRun> pending;
   std::vector<char> span;
-  int64_t begin = 0, end = 0, total = 0;  // bytes of the file
+  int64_t begin = 0, end = 0;  // bytes of the file
   const auto flush = [&] {
     if (pending.empty()) return;
     span.resize(static_cast<size_t>(end - begin));
     file.read_at(begin, span.data(), end - begin);
-    total += end - begin;
     for (const CommonRun& run : pending) {
       std::memcpy(destination + run.a * element_bytes,
                   span.data() + (tensor_offset + run.b * element_bytes - begin),
@@ -56,17 +55,15 @@ int64_t read_strewn(const File& file, int64_t tensor_offset, const Slice& part, 
     pending.push_back(*run);
   }
   flush();
-  return total;
 }
 
-int64_t read_part(const File& file, const StoredSlice& stored, const Shape& shape, const Slice& part,
-                  int64_t element_bytes, void* destination) {
-  const int64_t bytes = part.numel() * element_bytes;
+void read_part(const File& file, const StoredSlice& stored, const Shape& shape, const Slice& part,
+               int64_t element_bytes, void* destination) {
   if (const auto offset = stretch_offset(stored, shape, part, element_bytes)) {
-    file.read_at(*offset, destination, bytes);
-    return bytes;
+    file.read_at(*offset, destination, part.numel() * element_bytes);
+  } else {
+    read_strewn(file, stored.offset, part, shape, element_bytes, static_cast<char*>(destination));
   }
-  return read_strewn(file, stored.offset, part, shape, element_bytes, static_cast<char*>(destination));
 }
 
 }  // namespace
@@ -115,7 +112,7 @@ int64_t read_chunk(const File& file, const StoredTensor& tensor, const StoredSli
   const Slice chunk = chunk_of(stored.slice, tensor.dtype, index);
   const int64_t element_bytes = size_bytes(tensor.dtype);
   bytes.resize(static_cast<size_t>(chunk.numel() * element_bytes));
-  const int64_t read = read_part(file, stored, tensor.shape, chunk, element_bytes, bytes.data());
+  read_part(file, stored, tensor.shape, chunk, element_bytes, bytes.data());
   if (!stored.crcs.empty()) {
     const uint32_t expected = stored.crcs.at(static_cast<size_t>(index));
     const uint32_t found = crc32c(bytes.data(), bytes.size());
@@ -123,7 +120,7 @@ int64_t read_chunk(const File& file, const StoredTensor& tensor, const StoredSli
           "{}: {} {} is damaged: its CRC32C is {:08x}, MANIFEST.json says {:08x}", file.path().string(),
           tensor.name, to_string(chunk), found, expected);
   }
-  return read;
+  return static_cast<int64_t>(bytes.size());
 }
 
 int64_t read_common(const File& file, const StoredTensor& tensor, const StoredSlice& stored,
@@ -138,7 +135,8 @@ int64_t read_common(const File& file, const StoredTensor& tensor, const StoredSl
     if (!run) return 0;
     const Slice part = {stored.slice.box, {stored.slice.range.begin + run->a, run->count}};
     if (run->count == common_elements(stored.slice, wanted)) {
-      return read_part(file, stored, tensor.shape, part, element_bytes, to + run->b * element_bytes);
+      read_part(file, stored, tensor.shape, part, element_bytes, to + run->b * element_bytes);
+      return run->count * element_bytes;
     }
   }
   for (int64_t index = 0; index < num_chunks(stored.slice, tensor.dtype); ++index) {

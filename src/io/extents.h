@@ -47,7 +47,7 @@ void write_slice(const File& file, StoredSlice& stored, const Shape& shape, DTyp
                  std::vector<char>& staging);
 
 /// Reads chunk `index` of a stored slice to `bytes`, as it lies in the file, and checks its CRC where there
-/// is one. Returns the bytes read. Errors: ExitCode::input, naming file, tensor and part.
+/// is one. Returns the size of the chunk. Errors: ExitCode::input, naming file, tensor and part.
 int64_t read_chunk(const File& file, const StoredTensor& tensor, const StoredSlice& stored, int64_t index,
                    std::vector<char>& bytes);
 

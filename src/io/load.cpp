@@ -46,7 +46,8 @@ struct Chunk {
   const StoredSlice* stored;
   int64_t index;
   Slice slice;
-  std::vector<int> ranks;
+  std::vector<int> ranks;  // ascending
+  int reader = 0;          // one of them
 
   int64_t bytes() const { return slice.numel() * size_bytes(tensor->dtype); }
 };
@@ -125,6 +126,21 @@ std::vector<Chunk> wanted_chunks(const TensorSource& source, const std::vector<W
   return chunks;
 }
 
+/// Gives each chunk to that of the ranks that want it which has the least to read so far, so that what only
+/// one rank wants never travels. Returns the chunks of each reader.
+std::vector<std::vector<const Chunk*>> deal_out(std::vector<Chunk>& chunks, int size) {
+  std::vector<std::vector<const Chunk*>> chunks_of(static_cast<size_t>(size));
+  std::vector<int64_t> bytes_of(static_cast<size_t>(size));
+  for (Chunk& chunk : chunks) {
+    chunk.reader = *std::min_element(chunk.ranks.begin(), chunk.ranks.end(), [&](int a, int b) {
+      return bytes_of[static_cast<size_t>(a)] < bytes_of[static_cast<size_t>(b)];
+    });
+    bytes_of[static_cast<size_t>(chunk.reader)] += chunk.bytes();
+    chunks_of[static_cast<size_t>(chunk.reader)].push_back(&chunk);
+  }
+  return chunks_of;
+}
+
 /// Copies what this rank wants of a chunk to its places.
 void deliver(const Chunk& chunk, const std::vector<char>& bytes, std::span<const WantedSlice> wanted,
              const std::multimap<const StoredTensor*, size_t>& wanted_of) {
@@ -176,37 +192,39 @@ int64_t load_slices(Communicator& world, const TensorSource& source, std::span<c
     wanted_of.emplace(&source.tensors[static_cast<size_t>(found[i])], i);
   }
   const std::vector<Want> wants = wants_of_all(world, mine);
-  const std::vector<Chunk> chunks = wanted_chunks(source, wants);
+  std::vector<Chunk> chunks = wanted_chunks(source, wants);
+  const std::vector<std::vector<const Chunk*>> chunks_of = deal_out(chunks, size);
+  size_t num_rounds = 0;
+  for (const auto& list : chunks_of) num_rounds = std::max(num_rounds, list.size());
 
-  // Rounds of one chunk a rank: all read at the same time, then all pass on what they have read.
+  // Rounds of one chunk a reader: all read at the same time, then all pass on what they have read.
   int64_t total = 0;
   std::vector<char> own, received;
-  for (size_t begin = 0; begin < chunks.size(); begin += static_cast<size_t>(size)) {
-    const size_t count = std::min(chunks.size() - begin, static_cast<size_t>(size));
-    const Chunk* to_read =
-        static_cast<size_t>(rank) < count ? &chunks[begin + static_cast<size_t>(rank)] : nullptr;
+  for (size_t round = 0; round < num_rounds; ++round) {
+    const auto chunk_of_reader = [&](int reader) {
+      const auto& list = chunks_of[static_cast<size_t>(reader)];
+      return round < list.size() ? list[round] : nullptr;
+    };
+    const Chunk* mine_to_read = chunk_of_reader(rank);
     agreed(world, [&] {
-      if (!to_read) return;
-      total += read_chunk(source.file(to_read->stored->file), *to_read->tensor, *to_read->stored,
-                          to_read->index, own);
+      if (!mine_to_read) return;
+      const Chunk& chunk = *mine_to_read;
+      total += read_chunk(source.file(chunk.stored->file), *chunk.tensor, *chunk.stored, chunk.index, own);
     });
     std::vector<Transfer> sends;
-    bool is_mine = false;
-    for (const int peer : to_read ? to_read->ranks : std::vector<int>{}) {
-      if (peer == rank) {
-        is_mine = true;
-      } else {
-        sends.push_back(world.isend(as_bytes(own), peer, Lane::control));
+    if (mine_to_read) {
+      for (const int peer : mine_to_read->ranks) {
+        if (peer != rank) sends.push_back(world.isend(as_bytes(own), peer, Lane::control));
       }
+      deliver(*mine_to_read, own, wanted, wanted_of);
     }
-    if (is_mine) deliver(*to_read, own, wanted, wanted_of);
-    for (size_t i = 0; i < count; ++i) {
-      const Chunk& chunk = chunks[begin + i];
-      const bool is_wanted = std::find(chunk.ranks.begin(), chunk.ranks.end(), rank) != chunk.ranks.end();
-      if (static_cast<int>(i) == rank || !is_wanted) continue;
-      received.resize(static_cast<size_t>(chunk.bytes()));
-      world.irecv(as_bytes(received), static_cast<int>(i), Lane::control).wait();
-      deliver(chunk, received, wanted, wanted_of);
+    for (int reader = 0; reader < size; ++reader) {
+      const Chunk* chunk = chunk_of_reader(reader);
+      if (!chunk || reader == rank) continue;
+      if (!std::binary_search(chunk->ranks.begin(), chunk->ranks.end(), rank)) continue;
+      received.resize(static_cast<size_t>(chunk->bytes()));
+      world.irecv(as_bytes(received), reader, Lane::control).wait();
+      deliver(*chunk, received, wanted, wanted_of);
     }
     for (Transfer& send : sends) send.wait();
   }

@@ -147,7 +147,7 @@ TEST(HfDir, TensorsOfManyChunksTravelToAllWhoWantThem) {
     std::vector<WantedSlice> wanted;
     if (world.rank() < 2) wanted.push_back({"w", shape, whole_of(box), flat(values)});
     int64_t read = load_slices(world, source_of(model), wanted);
-    EXPECT_GT(read, 0);
+    EXPECT_EQ(read > 0, world.rank() < 2);
     if (world.rank() < 2) {
       ASSERT_EQ(values, values_of("w", shape, whole_of(box)));
     }

@@ -1,0 +1,79 @@
+// Checkpoints: an HF directory, the optimizer's state beside it in HDF5, and a manifest. Saved so that a
+// crash at any moment leaves the older one or the new one; loaded under any grid. Knows slices of named
+// tensors and no optimizer.
+//
+//   checkpoints/step-00000500/   config.json, tokenizer files, *.safetensors, state/rank-*.h5, MANIFEST.json
+//   checkpoints/.tmp-step-…      in the making      checkpoints/.trash-…   being deleted: neither is ever
+//   read
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+#include "src/io/hf_write.h"
+#include "src/io/manifest.h"
+
+namespace ptrain {
+
+/// A slice of a weight and of its optimizer state: what this rank writes, or where it wants it loaded to.
+/// Each tensor is f32, contiguous, with slice.numel() elements; one without data is not written or not wanted
+/// here. All slices of all ranks together hold each element of the weights exactly once, and the same for
+/// each moment.
+struct StateSlice {
+  std::string name;  // HF
+  Shape shape;       // of the whole tensor
+  Slice slice;
+  Tensor weight;
+  Tensor first_moment;
+  Tensor second_moment;
+};
+
+struct SaveRequest {
+  std::filesystem::path root;    // <output>/checkpoints
+  std::filesystem::path source;  // model directory whose small files are copied along
+  int64_t step = 0;
+  int64_t keep = 2;               // newest checkpoints that stay; 0 = all
+  std::vector<HfTensor> tensors;  // as the safetensors files shall hold them, the same on every rank
+  Json run = Json::object();      // kept in the manifest for the resume
+};
+
+/// Collective. Writes the checkpoint and returns its directory once it is whole and on the disk; then deletes
+/// old ones. Weights go to safetensors rounded to their dtype there; where that is narrower than f32 they are
+/// also kept in state/. Errors, agreed on by all ranks: ExitCode::resources (disk full, …): the older
+/// checkpoints are untouched.
+std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
+                                      std::span<const StateSlice> slices);
+
+struct FoundCheckpoint {
+  std::filesystem::path path;
+  int64_t step = 0;
+  Manifest manifest;
+};
+
+/// The newest checkpoint below a step whose manifest and files are whole. Damaged ones are reported with the
+/// reason and passed over. Reads no tensors.
+std::optional<FoundCheckpoint> find_newest(const std::filesystem::path& root,
+                                           int64_t below_step = std::numeric_limits<int64_t>::max());
+
+/// Collective: loads what all ranks want, each byte read once and checked. Returns the bytes that this rank
+/// read. Errors, agreed on: ExitCode::input: damaged bytes, missing tensors, other shapes.
+int64_t load_checkpoint(Communicator& world, const FoundCheckpoint& checkpoint,
+                        std::span<const StateSlice> wanted);
+
+/// Collective: finds the newest checkpoint and loads it; one that turns out to be damaged is reported and the
+/// one before is taken. `accept` sees the manifest before anything is loaded and throws where the run must
+/// not go on from it. Nothing where there is no checkpoint. Errors: ExitCode::no_checkpoint where there are
+/// some, but none is whole.
+std::optional<FoundCheckpoint> resume_newest(Communicator& world, const std::filesystem::path& root,
+                                             std::span<const StateSlice> wanted,
+                                             const std::function<void(const Manifest&)>& accept = {});
+
+/// "step-00000500"
+std::string checkpoint_name(int64_t step);
+
+}  // namespace ptrain

@@ -1,0 +1,318 @@
+#include "src/io/manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "kernels/base/crc32c.h"
+#include "kernels/base/error.h"
+#include "src/io/safetensors.h"
+
+namespace ptrain {
+namespace {
+
+namespace fs = std::filesystem;
+using Kind = Manifest::Kind;
+
+constexpr std::string_view format_name = "ptrain checkpoint 1";
+constexpr std::string_view crc_member = ",\n\"crc32c\": \"";
+constexpr int64_t max_manifest_bytes = int64_t{1} << 30;
+constexpr int64_t max_elements = int64_t{1} << 50;
+constexpr std::array kinds = {Kind::weight, Kind::master, Kind::first_moment, Kind::second_moment};
+
+std::string hex(uint32_t crc) {
+  return fmt::format("{:08x}", crc);
+}
+
+uint32_t from_hex(const std::string& text, const std::string& where) {
+  uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  check(text.size() == 8 && error == std::errc() && end == text.data() + text.size(), ExitCode::input,
+        "{}: {} is not a CRC32C of eight hexadecimal digits", where, Json(text).dump());
+  return value;
+}
+
+/// A name that stays in the checkpoint: one file, or one file of state/.
+bool is_inside_name(std::string_view name) {
+  if (name.starts_with("state/")) name.remove_prefix(6);
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
+int64_t count_of(const Json& value, std::string_view key, const std::string& where) {
+  const auto number = json_cast<int64_t>(value, key, where);
+  check(number >= 0 && number <= max_elements, ExitCode::input, "{}: \"{}\" is {}: no sensible number", where,
+        key, number);
+  return number;
+}
+
+const Json& array_of(const Json& object, const std::string& key, const std::string& where) {
+  const auto it = object.find(key);
+  check(it != object.end() && it->is_array(), ExitCode::input, "{}: \"{}\" is missing or no array", where,
+        key);
+  return *it;
+}
+
+Json to_json(const StoredSlice& stored) {
+  Json box = Json::array();
+  for (int dim = 0; dim < stored.slice.box.extent.dims(); ++dim) {
+    const int64_t begin = stored.slice.box.begin[static_cast<size_t>(dim)];
+    box.push_back(Json::array({begin, begin + stored.slice.box.extent[dim]}));
+  }
+  Json crcs = Json::array();
+  for (const uint32_t crc : stored.crcs) crcs.push_back(hex(crc));
+  return {{"file", stored.file},
+          {"offset", stored.offset},
+          {"packed", stored.packing == Packing::packed},
+          {"box", std::move(box)},
+          {"elements", Json::array({stored.slice.range.begin, stored.slice.range.end()})},
+          {"crc32c", std::move(crcs)}};
+}
+
+Range range_from(const Json& pair, std::string_view key, const std::string& where) {
+  check(pair.is_array() && pair.size() == 2, ExitCode::input, "{}: \"{}\" is not a pair of numbers", where,
+        key);
+  const int64_t begin = count_of(pair[0], key, where), end = count_of(pair[1], key, where);
+  check(begin <= end, ExitCode::input, "{}: \"{}\" goes from {} to {}", where, key, begin, end);
+  return {begin, end - begin};
+}
+
+StoredSlice slice_from(const Json& json, const StoredTensor& tensor, const std::string& where) {
+  StoredSlice stored;
+  stored.file = required<std::string>(json, "file", where);
+  stored.offset = count_of(required<Json>(json, "offset", where), "offset", where);
+  stored.packing = required<bool>(json, "packed", where) ? Packing::packed : Packing::in_tensor;
+  const Json& box = array_of(json, "box", where);
+  check(static_cast<int>(box.size()) == tensor.shape.dims(), ExitCode::input,
+        "{}: a box of {} dimensions in {}", where, box.size(), to_string(tensor.shape));
+  for (int dim = 0; dim < tensor.shape.dims(); ++dim) {
+    const Range range = range_from(box[static_cast<size_t>(dim)], "box", where);
+    check(range.end() <= tensor.shape[dim], ExitCode::input, "{}: a box that ends at {} of {}", where,
+          range.end(), tensor.shape[dim]);
+    stored.slice.box.begin[static_cast<size_t>(dim)] = range.begin;
+    stored.slice.box.extent.push_back(range.count);
+  }
+  stored.slice.range = range_from(array_of(json, "elements", where), "elements", where);
+  check(stored.slice.range.end() <= stored.slice.box.numel(), ExitCode::input, "{}: elements to {} of {}",
+        where, stored.slice.range.end(), stored.slice.box.numel());
+  for (const Json& crc : array_of(json, "crc32c", where)) {
+    stored.crcs.push_back(from_hex(json_cast<std::string>(crc, "crc32c", where), where));
+  }
+  check(static_cast<int64_t>(stored.crcs.size()) == num_chunks(stored.slice, tensor.dtype), ExitCode::input,
+        "{}: {} CRCs for {} chunks", where, stored.crcs.size(), num_chunks(stored.slice, tensor.dtype));
+  return stored;
+}
+
+StoredTensor tensor_from(const std::string& name, const Json& json, const std::string& where) {
+  StoredTensor tensor;
+  tensor.name = name;
+  const auto dtype = required<std::string>(json, "dtype", where);
+  const std::optional<DType> known = safetensors_dtype(dtype);
+  check(known.has_value(), ExitCode::input, "{}: the dtype {} is not known", where, Json(dtype).dump());
+  tensor.dtype = *known;
+  const Json& shape = array_of(json, "shape", where);
+  check(shape.size() <= Shape::max_dims, ExitCode::input, "{}: {} dimensions", where, shape.size());
+  int64_t elements = 1;
+  for (const Json& value : shape) {
+    const int64_t extent = count_of(value, "shape", where);
+    check(!__builtin_mul_overflow(elements, std::max<int64_t>(extent, 1), &elements) &&
+              elements <= max_elements,
+          ExitCode::input, "{}: its shape is no sensible size", where);
+    tensor.shape.push_back(extent);
+  }
+  for (const Json& slice : array_of(json, "slices", where)) {
+    tensor.slices.push_back(slice_from(slice, tensor, where));
+  }
+  return tensor;
+}
+
+/// Errors unless every slice lies inside a file of the manifest.
+void check_places(const Manifest& manifest, const std::string& where) {
+  std::map<std::string_view, int64_t> bytes_of;
+  for (const ManifestFile& file : manifest.files) {
+    check(is_inside_name(file.name), ExitCode::input, "{}: the file {} does not lie in the checkpoint", where,
+          Json(file.name).dump());
+    check(bytes_of.emplace(file.name, file.bytes).second, ExitCode::input, "{}: {} is listed twice", where,
+          file.name);
+  }
+  for (const auto& [kind, tensors] : manifest.tensors) {
+    for (const StoredTensor& tensor : tensors) {
+      std::vector<Slice> slices;
+      for (const StoredSlice& stored : tensor.slices) {
+        const int64_t held = stored.packing == Packing::packed ? stored.slice.numel() : tensor.shape.numel();
+        const auto file = bytes_of.find(stored.file);
+        check(file != bytes_of.end() && stored.offset + held * size_bytes(tensor.dtype) <= file->second,
+              ExitCode::input, "{}: {} {} lies outside of {}", where, tensor.name, to_string(stored.slice),
+              stored.file);
+        slices.push_back(stored.slice);
+      }
+      const std::string fault = tiling_fault(tensor.shape, slices);
+      check(fault.empty(), ExitCode::input, "{}: {} of {}: {}", where, name_of(kind), tensor.name, fault);
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(Manifest::Kind kind) {
+  switch (kind) {
+    case Kind::weight:
+      return "weight";
+    case Kind::master:
+      return "master";
+    case Kind::first_moment:
+      return "first_moment";
+    case Kind::second_moment:
+      return "second_moment";
+  }
+  return "?";
+}
+
+const std::vector<StoredTensor>& Manifest::of(Kind kind) const {
+  static const std::vector<StoredTensor> none;
+  const auto it = tensors.find(kind);
+  return it == tensors.end() ? none : it->second;
+}
+
+Json to_json(const std::map<Kind, std::vector<StoredTensor>>& tensors) {
+  Json result = Json::object();
+  for (const auto& [kind, list] : tensors) {
+    Json members = Json::object();
+    auto& object = members.get_ref<Json::object_t&>();
+    for (const StoredTensor& tensor : list) {
+      Json shape = Json::array();
+      for (int dim = 0; dim < tensor.shape.dims(); ++dim) shape.push_back(tensor.shape[dim]);
+      Json slices = Json::array();
+      for (const StoredSlice& stored : tensor.slices) slices.push_back(to_json(stored));
+      object.emplace_back(tensor.name, Json{{"dtype", safetensors_name(tensor.dtype)},
+                                            {"shape", std::move(shape)},
+                                            {"slices", std::move(slices)}});
+    }
+    result[std::string(name_of(kind))] = std::move(members);
+  }
+  return result;
+}
+
+std::map<Kind, std::vector<StoredTensor>> tensors_from_json(const Json& json, const std::string& where) {
+  check(json.is_object(), ExitCode::input, "{}: \"tensors\" is {}, expected an object", where, kind_of(json));
+  std::map<Kind, std::vector<StoredTensor>> tensors;
+  for (const auto& [key, members] : json.items()) {
+    const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](Kind k) { return name_of(k) == key; });
+    check(kind != kinds.end() && members.is_object(), ExitCode::input, "{}: tensors of the unknown kind {}",
+          where, Json(key).dump());
+    for (const auto& [name, tensor] : members.items()) {
+      const std::string here = fmt::format("{}: {} of {}", where, key, name);
+      check(tensor.is_object(), ExitCode::input, "{}: is {}, expected an object", here, kind_of(tensor));
+      tensors[*kind].push_back(tensor_from(name, tensor, here));
+    }
+  }
+  return tensors;
+}
+
+std::string to_text(const Manifest& manifest) {
+  Json files = Json::array();
+  for (const ManifestFile& file : manifest.files) {
+    files.push_back({{"name", file.name},
+                     {"bytes", file.bytes},
+                     {"head_bytes", file.head_bytes},
+                     {"head_crc32c", hex(file.head_crc)}});
+  }
+  const Json json = {{"format", format_name},
+                     {"step", manifest.step},
+                     {"run", manifest.run},
+                     {"files", std::move(files)},
+                     {"tensors", to_json(manifest.tensors)}};
+  std::string text = json.dump(0);
+  check(text.ends_with("\n}"), "the manifest's text has another form than expected");
+  text.resize(text.size() - 2);
+  const uint32_t crc = crc32c(text.data(), text.size());
+  return text + std::string(crc_member) + hex(crc) + "\"\n}\n";
+}
+
+Manifest parse_manifest(std::string_view text, std::string_view where_text) {
+  const std::string where(where_text);
+  const size_t end = text.rfind(crc_member);
+  check(end != std::string_view::npos, ExitCode::input, "{}: is not whole: its CRC is missing at the end",
+        where);
+  const std::string_view tail = text.substr(end + crc_member.size());
+  check(tail.size() == 12 && tail.ends_with("\"\n}\n"), ExitCode::input,
+        "{}: is not whole: its CRC is missing at the end", where);
+  const uint32_t expected = from_hex(std::string(tail.substr(0, 8)), where);
+  const uint32_t found = crc32c(text.data(), end);
+  check(found == expected, ExitCode::input, "{}: is damaged: its CRC32C is {}, its last line says {}", where,
+        hex(found), hex(expected));
+  const Json json = parse_json(text, where);
+  const auto format = required<std::string>(json, "format", where);
+  check(format == format_name, ExitCode::input, "{}: its format is {}, expected \"{}\"", where,
+        Json(format).dump(), format_name);
+  Manifest manifest;
+  manifest.step = count_of(required<Json>(json, "step", where), "step", where);
+  manifest.run = required<Json>(json, "run", where);
+  for (const Json& member : array_of(json, "files", where)) {
+    ManifestFile file;
+    file.name = required<std::string>(member, "name", where);
+    file.bytes = count_of(required<Json>(member, "bytes", where), "bytes", where);
+    file.head_bytes = count_of(required<Json>(member, "head_bytes", where), "head_bytes", where);
+    file.head_crc = from_hex(required<std::string>(member, "head_crc32c", where), where);
+    check(file.head_bytes <= file.bytes, ExitCode::input, "{}: {}: a head of {} of {} bytes", where,
+          file.name, file.head_bytes, file.bytes);
+    manifest.files.push_back(std::move(file));
+  }
+  manifest.tensors = tensors_from_json(required<Json>(json, "tensors", where), where);
+  check_places(manifest, where);
+  return manifest;
+}
+
+Manifest open_manifest(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / manifest_name;
+  Manifest manifest = parse_manifest(read_text(path, max_manifest_bytes), path.string());
+  for (const ManifestFile& file : manifest.files) {
+    const File open = File::open(checkpoint / file.name);
+    check(open.bytes() == file.bytes, ExitCode::input, "{}: has {} bytes, {} says {}", open.path().string(),
+          open.bytes(), manifest_name, file.bytes);
+    const ManifestFile found = describe_file(checkpoint, file.name, file.head_bytes);
+    check(found.head_crc == file.head_crc, ExitCode::input,
+          "{}: is damaged: the CRC32C of its first {} bytes is {}, {} says {}", open.path().string(),
+          file.head_bytes, hex(found.head_crc), manifest_name, hex(file.head_crc));
+  }
+  return manifest;
+}
+
+ManifestFile describe_file(const fs::path& directory, const std::string& name,
+                           std::optional<int64_t> head_bytes) {
+  const File file = File::open(directory / name);
+  ManifestFile result{name, file.bytes(), head_bytes.value_or(file.bytes()), 0};
+  std::vector<char> buffer;
+  for (int64_t at = 0; at < result.head_bytes; at += chunk_bytes) {
+    buffer.resize(static_cast<size_t>(std::min(chunk_bytes, result.head_bytes - at)));
+    file.read_at(at, buffer.data(), static_cast<int64_t>(buffer.size()));
+    result.head_crc = crc32c(buffer.data(), buffer.size(), result.head_crc);
+  }
+  return result;
+}
+
+int64_t verify_checkpoint(const fs::path& checkpoint, const Manifest& manifest,
+                          const std::function<void(const std::string&)>& fault) {
+  int64_t total = 0;
+  std::map<std::string, File> files;
+  std::vector<char> staging;
+  for (const ManifestFile& file : manifest.files) total += file.head_bytes;  // checked by open_manifest
+  for (const auto& [kind, tensors] : manifest.tensors) {
+    for (const StoredTensor& tensor : tensors) {
+      for (const StoredSlice& stored : tensor.slices) {
+        for (int64_t chunk = 0; chunk < num_chunks(stored.slice, tensor.dtype); ++chunk) {
+          try {
+            File& file = files[stored.file];
+            if (!file) file = File::open(checkpoint / stored.file);
+            total += read_chunk(file, tensor, stored, chunk, staging);
+          } catch (const Error& error) {
+            fault(error.what());
+          }
+        }
+      }
+    }
+  }
+  return total;
+}
+
+}  // namespace ptrain
