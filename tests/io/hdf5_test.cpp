@@ -217,13 +217,13 @@ TEST(Hdf5, FlippedBitsInItsStructureAreFoundOrHarmless) {
   const std::string bytes = bytes_of(directory.path() / "whole.h5");
   const auto path = directory.path() / "flipped.h5";
   int refused = 0;
-  for (size_t at = 0; at < std::min<size_t>(bytes.size(), 4096); ++at) {
+  for (size_t at = 0; at < std::min<size_t>(bytes.size(), 4096); at += 3) {
     std::string damaged = bytes;
     damaged[at] = static_cast<char>(damaged[at] ^ (1 << (at % 8)));
     put(path, damaged);
     refused += !reads_whole(path);
   }
-  EXPECT_GT(refused, 300) << "superblock, object headers and links are under a checksum";
+  EXPECT_GT(refused, 100) << "superblock, object headers and links are under a checksum";
 }
 
 }  // namespace
