@@ -15,6 +15,7 @@ int run_config_schema(const Arguments& arguments);
 int run_generate(const Arguments& arguments);
 int run_help(const Arguments& arguments);
 int run_import(const Arguments& arguments);
+int run_plan(const Arguments& arguments);
 int run_preprocess(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
 int run_train(const Arguments& arguments);

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/svg.h"
 #include "tests/parallel/plan/random_cases.h"
 
 namespace ptrain {
@@ -68,6 +69,34 @@ TEST(Print, CommasSeparateThousands) {
       {0, "0"},         {999, "999"}, {1000, "1,000"}, {123456, "123,456"}, {12345678, "12,345,678"},
       {-1000, "-1,000"}};
   for (const auto& [number, text] : cases) EXPECT_EQ(with_commas(number), text);
+}
+
+int count_of(const std::string& text, const std::string& what) {
+  int count = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
+  return count;
+}
+
+TEST(Svg, HasABarForEveryComputeActionAndEscapesItsTitle) {
+  const Plan plan = plan_of(1, 3, 1, 4);
+  const std::string text = svg_of(plan.schedule, plan.map, plan.report, "a < b & c");
+  int computed = 0;
+  for (const auto& program : plan.schedule.programs) {
+    for (const Action& action : program) computed += is_compute(action.kind);
+  }
+  EXPECT_EQ(count_of(text, "<title>"), computed);
+  EXPECT_EQ(count_of(text, "<g>"), count_of(text, "</g>"));
+  EXPECT_EQ(count_of(text, "<text"), count_of(text, "</text>"));
+  EXPECT_NE(text.find("a &lt; b &amp; c"), std::string::npos);
+  EXPECT_TRUE(text.starts_with("<svg") && text.ends_with("</svg>\n"));
+}
+
+TEST(Svg, AVeryLongScheduleShowsItsBeginningAndSaysSo) {
+  const StageMap map(16);
+  const Schedule schedule = one_f_one_b(map, 2000);
+  const std::string text = svg_of(schedule, map, simulate(schedule, map, Costs::uniform(map, 1, 2)), "long");
+  EXPECT_EQ(count_of(text, "<title>"), 20'000);
+  EXPECT_NE(text.find("the first 20000 actions"), std::string::npos);
 }
 
 TEST(Hardware, IsFoundByNameOrByMemory) {
