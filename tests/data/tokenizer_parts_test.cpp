@@ -1,5 +1,5 @@
-// Normalizers, pre-tokenizers, decoders and post-processors one by one. The expected values are those of the
-// reference library.
+// Normalizers, pre-tokenizers, decoders and post-processors one by one, by their definitions. The comparison
+// with the reference library is tokenizer_golden_test's.
 #include <gtest/gtest.h>
 
 #include <thread>

@@ -170,10 +170,11 @@ class Translator {
       case 'B': {
         const bool is_edge = peek(1) == 'b';
         at_ += 2;
-        const std::string before = fmt::format("(?<=[{0}])", word_items);
-        const std::string not_before = fmt::format("(?<![{0}])", word_items);
-        const std::string after = fmt::format("(?=[{0}])", word_items);
-        const std::string not_after = fmt::format("(?![{0}])", word_items);
+        const std::string word = "[" + std::string(word_items).append(latin1_word_items) + "]";
+        const std::string before = "(?<=" + word + ")";
+        const std::string not_before = "(?<!" + word + ")";
+        const std::string after = "(?=" + word + ")";
+        const std::string not_after = "(?!" + word + ")";
         return atom(is_edge ? "(?:" + before + not_after + "|" + not_before + after + ")"
                             : "(?:" + before + after + "|" + not_before + not_after + ")");
       }
@@ -187,6 +188,7 @@ class Translator {
     }
     CharacterSet set;
     if (const std::optional<uint32_t> code = read_escape(set)) return atom(escaped(*code));
+    if (set.items == word_items) set.items += latin1_word_items;
     atom(expression_of(set));
   }
 
@@ -307,7 +309,7 @@ class Translator {
     const size_t end = pattern_.find(":]", at_);
     if (end == std::string_view::npos) refuse("a [: without its :]");
     const std::string_view name = pattern_.substr(at_, end - at_);
-    const std::string items = property_items(name);
+    const std::string items = name == "punct" ? R"(\p{P}\p{S})" : property_items(name);  // \p{Punct} is less
     if (items.starts_with("\\p{sc:") || name.size() < 4) refuse("an unknown [: :] class");
     set.items = items;
     at_ = end + 2;

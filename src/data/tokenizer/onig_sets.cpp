@@ -10,8 +10,6 @@
 namespace ptrain {
 namespace {
 
-constexpr std::string_view punctuation_items = R"(\p{P}\p{S})";
-
 /// Letters of a property name that count: Uppercase_Letter and uppercase letter are one.
 std::string property_key(std::string_view name) {
   std::string key;
@@ -62,7 +60,7 @@ std::string property_items(std::string_view name) {
       {"cntrl", R"(\p{Cc})"},
       {"digit", R"(\p{Nd})"},
       {"lower", R"(\p{Lowercase})"},
-      {"punct", punctuation_items},
+      {"punct", R"(\p{P})"},
       {"space", space_items},
       {"upper", R"(\p{Uppercase})"},
       {"whitespace", space_items},

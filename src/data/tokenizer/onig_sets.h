@@ -13,6 +13,9 @@ namespace ptrain {
 constexpr std::string_view space_items =
     R"(\t-\r\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 constexpr std::string_view word_items = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of classes, in \w, \W, \b and \B, Oniguruma looks Latin-1 up in another table, by which six
+// superscripts and fractions are word characters too.
+constexpr std::string_view latin1_word_items = R"(\xB2\xB3\xB9\xBC-\xBE)";
 constexpr std::string_view hex_items = "0-9a-fA-F";
 
 /// One set of characters: the union of plain items and of nested sets, cut with `cuts`, then maybe turned

@@ -21,6 +21,11 @@ enum class Skip { none, special };
 
 /// A loaded tokenizer. Const member functions may be called from several threads at once.
 ///
+/// Ids are those of the Hugging Face tokenizers library, with these known limits: characters that one side's
+/// Unicode tables do not know yet or class otherwise (Unicode 14 in patterns and 15 elsewhere here; the
+/// library mixes older and newer ones), vocabularies with holes in their ids (the library numbers added
+/// tokens anew, here the file's ids count), and Replace normalizers whose pattern matches the empty string.
+///
 ///   auto tokenizer = Tokenizer::load("models/smollm2");
 ///   std::vector<int32_t> ids = tokenizer->encode("Hello, world!", Special::add);
 ///   std::string text = tokenizer->decode(ids, Skip::special);
