@@ -9,6 +9,7 @@
 #include "src/convert/gguf.h"
 #include "src/convert/gguf_model.h"
 #include "src/convert/gguf_tokenizer.h"
+#include "src/convert/publish.h"
 #include "src/io/elements.h"
 #include "src/io/hf_write.h"
 
@@ -75,28 +76,6 @@ Json generation_config(const Json& config) {
   return generation;
 }
 
-/// Moves the finished files from `work` to the directory: what makes a directory a model, config.json, goes
-/// last.
-void publish(const fs::path& work, const fs::path& directory) {
-  std::error_code error;
-  for (const char* name :
-       {"config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.model",
-        "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"}) {
-    fs::remove(directory / name, error);
-    check(!error, ExitCode::resources, "{}: cannot be removed: {}", (directory / name).string(),
-          error.message());
-  }
-  std::vector<fs::path> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(work))
-    names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end(), [](const fs::path& a, const fs::path& b) {
-    return std::pair(a == "config.json", a) < std::pair(b == "config.json", b);
-  });
-  for (const fs::path& name : names) rename_path(work / name, directory / name);
-  fs::remove(work, error);
-  sync_directory(directory);
-}
-
 }  // namespace
 
 ImportReport import_gguf(const fs::path& source, const fs::path& directory, DType dtype) {
@@ -108,7 +87,7 @@ ImportReport import_gguf(const fs::path& source, const fs::path& directory, DTyp
   if (tokenizer.tokenizer.is_null()) log::warn("{}: holds no tokenizer, none is written", source.string());
 
   // 2. The weights.
-  const fs::path work = directory / ".import";
+  const fs::path work = work_directory(directory);
   std::error_code error;
   fs::remove_all(work, error);
   make_directories(work);
@@ -135,7 +114,7 @@ ImportReport import_gguf(const fs::path& source, const fs::path& directory, DTyp
     write_text(work / "tokenizer_config.json", settings.dump(2) + "\n");
   }
   write_text(work / "config.json", model.config.dump(2) + "\n");
-  publish(work, directory);
+  publish_model(directory);
   return report;
 }
 

@@ -134,7 +134,7 @@ TEST(Import, EveryTensorArrivesUnderItsHfNameWithRowsInHfOrder) {
     EXPECT_EQ(model.tensors().size(), c.tensors);
     expect_values(model);
     EXPECT_FALSE(fs::exists(directory.path() / "hf" / "tokenizer.json"));  // the file holds none
-    EXPECT_FALSE(fs::exists(directory.path() / "hf" / ".import"));
+    EXPECT_FALSE(fs::exists(directory.path() / "hf" / ".making"));
   }
 }
 

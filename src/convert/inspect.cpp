@@ -1,0 +1,230 @@
+#include "src/convert/inspect.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+
+#include "kernels/base/error.h"
+#include "src/convert/gguf.h"
+#include "src/io/hdf5.h"
+#include "src/io/hf_dir.h"
+#include "src/io/manifest.h"
+
+namespace ptrain {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Text that grows line by line.
+class Lines {
+ public:
+  template <class... Args>
+  void add(fmt::format_string<Args...> format, Args&&... args) {
+    fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
+    text_ += '\n';
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+};
+
+/// A stranger's text on one line, without control characters, at most 100 bytes.
+std::string shown(const std::string& text) {
+  std::string quoted = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+  quoted = quoted.substr(1, quoted.size() - 2);
+  if (quoted.size() <= 100) return quoted;
+  size_t cut = 97;
+  while ((static_cast<unsigned char>(quoted[cut]) & 0xc0) == 0x80) --cut;  // not inside a character
+  return quoted.substr(0, cut) + "…";
+}
+
+std::string size_text(int64_t bytes) {
+  if (bytes < 10'000) return fmt::format("{} bytes", bytes);
+  if (bytes < 10'000'000) return fmt::format("{:.1f} kB", static_cast<double>(bytes) / 1e3);
+  if (bytes < 10'000'000'000) return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
+  return fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
+}
+
+/// One line a tensor, then their sum by type.
+class TensorTable {
+ public:
+  void add(const std::string& name, std::string_view type, const Shape& shape, int64_t bytes) {
+    rows_.push_back(fmt::format("  {:<8} {:<20} {}", type, to_string(shape), shown(name)));
+    elements_ += shape.numel();
+    bytes_[std::string(type)] += bytes;
+  }
+  void print(Lines& lines) const {
+    std::string types;
+    for (const auto& [type, bytes] : bytes_) {
+      types += fmt::format("{}{} of {}", types.empty() ? "" : ", ", size_text(bytes), type);
+    }
+    lines.add("{} tensors, {} elements: {}", rows_.size(), elements_, types.empty() ? "nothing" : types);
+    for (const std::string& row : rows_) lines.add("{}", row);
+  }
+
+ private:
+  std::vector<std::string> rows_;
+  int64_t elements_ = 0;
+  std::map<std::string, int64_t> bytes_;
+};
+
+void add_stored(TensorTable& table, const StoredTensor& tensor) {
+  table.add(tensor.name, name_of(tensor.dtype), tensor.shape,
+            tensor.shape.numel() * size_bytes(tensor.dtype));
+}
+
+void describe_config(const Json& config, Lines& lines) {
+  std::string text;
+  for (const char* key :
+       {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "intermediate_size", "vocab_size", "max_position_embeddings"}) {
+    const auto it = config.find(key);
+    if (it == config.end()) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key,
+                        it->is_string() ? shown(it->get<std::string>()) : shown(it->dump()));
+  }
+  lines.add("config.json: {}", text);
+}
+
+Inspection inspect_model(const fs::path& path) {
+  const HfDir model = HfDir::open(path);
+  Lines lines;
+  lines.add("{}: a Hugging Face model directory", path.string());
+  describe_config(model.config(), lines);
+  for (const auto& [name, file] : model.files()) {
+    lines.add("{}: {}, {} tensors", name, size_text(file.file().bytes()), file.entries().size());
+  }
+  for (const std::string& name : small_hf_files()) {
+    if (fs::exists(path / name))
+      lines.add("{}: {}", name, size_text(static_cast<int64_t>(fs::file_size(path / name))));
+  }
+  TensorTable table;
+  for (const StoredTensor& tensor : model.tensors()) add_stored(table, tensor);
+  table.print(lines);
+  return {lines.take(), {}, 0};
+}
+
+Inspection inspect_checkpoint(const fs::path& path, Checksums checksums) {
+  Inspection result;
+  const Manifest manifest = open_manifest(path);
+  Lines lines;
+  lines.add("{}: a checkpoint of step {}", path.string(), manifest.step);
+  if (fs::exists(path / "config.json")) describe_config(read_hf_config(path), lines);
+  if (!manifest.run.empty()) lines.add("run: {}", manifest.run.dump());
+  for (const ManifestFile& file : manifest.files)
+    lines.add("{}: {}", shown(file.name), size_text(file.bytes));
+  for (const auto& [kind, tensors] : manifest.tensors) {
+    size_t slices = 0;
+    for (const StoredTensor& tensor : tensors) slices += tensor.slices.size();
+    lines.add("{}: {} tensors in {} slices", name_of(kind), tensors.size(), slices);
+  }
+  TensorTable table;
+  for (const StoredTensor& tensor : manifest.of(Manifest::Kind::weight)) add_stored(table, tensor);
+  table.print(lines);
+  result.text = lines.take();
+  if (checksums == Checksums::verify) {
+    result.verified_bytes =
+        verify_checkpoint(path, manifest, [&](const std::string& fault) { result.faults.push_back(fault); });
+  }
+  return result;
+}
+
+/// A directory of checkpoints: each of them by one line, damaged ones with the reason.
+Inspection inspect_checkpoints(const fs::path& path, const std::vector<fs::path>& steps,
+                               Checksums checksums) {
+  Inspection result;
+  Lines lines;
+  lines.add("{}: {} checkpoints", path.string(), steps.size());
+  for (const fs::path& step : steps) {
+    try {
+      const Inspection one = inspect_checkpoint(step, checksums);
+      lines.add("{}: {}", step.filename().string(), one.faults.empty() ? "whole" : "damaged");
+      result.faults.insert(result.faults.end(), one.faults.begin(), one.faults.end());
+      result.verified_bytes += one.verified_bytes;
+    } catch (const Error& error) {
+      lines.add("{}: damaged", step.filename().string());
+      result.faults.push_back(error.what());
+    }
+  }
+  result.text = lines.take();
+  return result;
+}
+
+Inspection inspect_directory(const fs::path& path, Checksums checksums) {
+  if (fs::exists(path / manifest_name)) return inspect_checkpoint(path, checksums);
+  if (fs::exists(path / "config.json")) return inspect_model(path);
+  for (const fs::path& directory : {path, path / "checkpoints"}) {
+    std::vector<fs::path> steps;
+    std::error_code error;
+    for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+      if (it->is_directory() && it->path().filename().string().starts_with("step-"))
+        steps.push_back(it->path());
+    }
+    std::sort(steps.begin(), steps.end());
+    if (!steps.empty()) return inspect_checkpoints(directory, steps, checksums);
+  }
+  fail(ExitCode::input, "{}: neither a model directory (config.json) nor a checkpoint ({})", path.string(),
+       manifest_name);
+}
+
+Inspection inspect_safetensors(const fs::path& path) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  Lines lines;
+  lines.add("{}: safetensors, {}, header of {} bytes", path.string(), size_text(file.file().bytes()),
+            file.header_bytes());
+  for (const auto& [key, value] : file.metadata()) lines.add("metadata {}: {}", shown(key), shown(value));
+  TensorTable table;
+  for (const SafetensorsEntry& entry : file.entries()) {
+    table.add(entry.name, name_of(entry.dtype), entry.shape, entry.bytes());
+  }
+  table.print(lines);
+  return {lines.take(), {}, 0};
+}
+
+Inspection inspect_gguf(const fs::path& path) {
+  const GgufFile file = GgufFile::open(path);
+  Lines lines;
+  lines.add("{}: GGUF version {}, {}", path.string(), file.version(),
+            size_text(static_cast<int64_t>(fs::file_size(path))));
+  for (const auto& [key, value] : file.metadata()) lines.add("{}: {}", shown(key), shown(to_string(value)));
+  TensorTable table;
+  for (const GgufTensor& tensor : file.tensors()) {
+    table.add(tensor.name, tensor.type->name, tensor.shape, tensor.bytes());
+  }
+  table.print(lines);
+  return {lines.take(), {}, 0};
+}
+
+Inspection inspect_hdf5(const fs::path& path) {
+  const Hdf5Reader file(path);
+  Lines lines;
+  lines.add("{}: HDF5, {}", path.string(), size_text(static_cast<int64_t>(fs::file_size(path))));
+  TensorTable table;
+  for (const std::string& name : file.datasets()) {
+    const Hdf5Dataset dataset = file.dataset(name);
+    table.add(name, name_of(dataset.dtype), dataset.shape, dataset.bytes());
+  }
+  table.print(lines);
+  return {lines.take(), {}, 0};
+}
+
+}  // namespace
+
+Inspection inspect(const fs::path& path, Checksums checksums) {
+  std::error_code error;
+  check(fs::exists(path, error), ExitCode::input, "{}: no such file or directory", path.string());
+  if (fs::is_directory(path, error)) return inspect_directory(path, checksums);
+  const File file = File::open(path);
+  std::string magic(static_cast<size_t>(std::min<int64_t>(16, file.bytes())), '\0');
+  file.read_at(0, magic.data(), static_cast<int64_t>(magic.size()));
+  if (magic.starts_with("GGUF")) return inspect_gguf(path);
+  if (magic.starts_with("\x89HDF\r\n\x1a\n")) return inspect_hdf5(path);
+  if (path.extension() == ".safetensors" || (magic.size() > 8 && magic[8] == '{'))
+    return inspect_safetensors(path);
+  check(!magic.starts_with("PK") && !magic.starts_with("\x80\x02"), ExitCode::input,
+        "{}: looks like a pickle, which is never read: convert it to safetensors", path.string());
+  fail(ExitCode::input, "{}: is no safetensors, GGUF or HDF5 file", path.string());
+}
+
+}  // namespace ptrain
