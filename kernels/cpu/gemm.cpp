@@ -11,31 +11,31 @@
 namespace ptrain::cpu {
 namespace {
 
-/// How the output of a product is cut: a function of its shape alone, so that bits do not depend on the
-/// threads (the BLAS sums in an order that depends on the shape it is given).
+/// How the output of a product is cut into tiles.
 struct TileGrid {
   int64_t rows, columns;
 };
 
-/// Parts of at most `limit`; an even number, so that two threads get the same.
-int64_t parts_of(int64_t extent, int64_t limit) {
-  const int64_t parts = (extent + limit - 1) / limit;
-  return parts > 1 ? parts + parts % 2 : 1;
-}
-
-TileGrid tile_grid(int64_t m, int64_t n, int64_t k) {
-  constexpr int64_t enough_tiles = 8, small_product = 1 << 20;
-  // The BLAS reaches its full rate from about 256 x 256 on, 96 % of it with 128 x 128 (measured on Zen 4).
-  constexpr int64_t smallest = 128;
-  if (m * n * k <= small_product) return {1, 1};
-  int64_t row_limit = 256, column_limit = 512;
-  while (parts_of(m, row_limit) * parts_of(n, column_limit) < enough_tiles) {
-    const bool cut_columns = std::min(n, column_limit) >= std::min(m, row_limit);
-    int64_t& limit = cut_columns ? column_limit : row_limit;
-    if (limit <= smallest) break;
-    limit /= 2;
+/// One tile a thread, since the BLAS is fastest on large tiles (2 threads, 1024 rows: 98 % of its best rate
+/// with halves, 94 % with eighths), and as square as can be: a tile reads a strip of both operands. Tiles of
+/// less work than a thread's start are not made.
+TileGrid tile_grid(int threads, int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t smallest_work = 1 << 19, smallest_side = 32;
+  const int64_t tiles = std::clamp<int64_t>(m * n * k / smallest_work, 1, threads);
+  TileGrid best{1, 1};
+  double least_read = 0;
+  for (int64_t rows = 1; rows <= tiles; ++rows) {
+    const TileGrid grid{rows, tiles / rows};
+    if (grid.rows * grid.columns < best.rows * best.columns) continue;
+    const bool is_too_thin = (grid.rows > 1 && m / grid.rows < smallest_side) ||
+                             (grid.columns > 1 && n / grid.columns < smallest_side);
+    if (is_too_thin) continue;
+    const double read = static_cast<double>(m) / static_cast<double>(grid.rows) +
+                        static_cast<double>(n) / static_cast<double>(grid.columns);
+    if (grid.rows * grid.columns > best.rows * best.columns || read < least_read)
+      best = grid, least_read = read;
   }
-  return {parts_of(m, row_limit), parts_of(n, column_limit)};
+  return best;
 }
 
 /// Where part `part` of `parts` begins: at a multiple of the BLAS's own blocks.
@@ -76,7 +76,7 @@ void multiply(int threads, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<
               Write write, Matrix<T> c) {
   if (m == 0 || n == 0) return;
   const T beta = write == Write::accumulate ? T{1} : T{0};
-  const TileGrid grid = tile_grid(m, n, k);
+  const TileGrid grid = tile_grid(threads, m, n, k);
   parallel_tasks(threads, grid.rows * grid.columns, [&](int64_t task) {
     const int64_t i = task / grid.columns, j = task % grid.columns;
     const int64_t row = cut(m, i, grid.rows), rows = cut(m, i + 1, grid.rows) - row;

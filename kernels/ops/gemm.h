@@ -1,5 +1,6 @@
 // Linear layers: the three products of y = x W' + b. Any operand may be a column view (row stride larger than
-// its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal.
+// its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal. Bits are the same for
+// the same shapes and number of threads; another number may cut a product elsewhere and change the last ones.
 #pragma once
 
 #include "kernels/ops/context.h"
