@@ -13,8 +13,11 @@ std::span<const Verb> verbs();
 /// Each returns an exit code; errors are thrown.
 int run_config_schema(const Arguments& arguments);
 int run_generate(const Arguments& arguments);
+int run_eval(const Arguments& arguments);
 int run_help(const Arguments& arguments);
+int run_export(const Arguments& arguments);
 int run_import(const Arguments& arguments);
+int run_inspect(const Arguments& arguments);
 int run_plan(const Arguments& arguments);
 int run_preprocess(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);

@@ -1,4 +1,5 @@
 // ptrain CONFIG: trains.
+#include <csignal>
 #include <cstdio>
 
 #include "launch/runtime.h"
@@ -6,19 +7,34 @@
 #include "src/train/train_loop.h"
 
 namespace ptrain {
+namespace {
+
+// Set by a signal: save at the end of the step and leave. A signal handler can reach nothing but a global.
+volatile std::sig_atomic_t is_stop_signalled = 0;
+
+void listen_for_stop() {
+  const auto note = [](int) { is_stop_signalled = 1; };
+  std::signal(SIGUSR1, note);
+  std::signal(SIGTERM, note);
+}
+
+}  // namespace
 
 int run_train(const Arguments& arguments) {
   const LoadedConfig loaded = load_config(arguments, required_keys());
   return run_on_ranks(arguments, loaded.config.log.level, [&](Runtime& runtime) {
+    listen_for_stop();
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code = run_training(loaded, {.world = runtime.world,
                                                 .context = runtime.context,
                                                 .job = job == nullptr ? "" : job,
                                                 .peak_flops = std::nullopt,
-                                                .say = [](std::string_view line) {
-                                                  fmt::print("{}\n", line);
-                                                  std::fflush(stdout);
-                                                }});
+                                                .say =
+                                                    [](std::string_view line) {
+                                                      fmt::print("{}\n", line);
+                                                      std::fflush(stdout);
+                                                    },
+                                                .is_stop_wanted = [] { return is_stop_signalled != 0; }});
     return static_cast<int>(code);
   });
 }

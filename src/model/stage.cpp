@@ -31,7 +31,7 @@ SequenceParallel sequence_parallel_of(const Plan& plan) {
 }  // namespace
 
 Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms,
-             const Context& context, DType dtype)
+             const Context& context, DType dtype, Pass use)
     : spec_(spec),
       context_(context),
       dims_(block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
@@ -49,7 +49,7 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   const auto grant = [&](const std::function<VisitTensor(std::string)>& to) {
     const VisitTensor each = to("");
     each("parameters", parameters_, {layout_.elements}, dtype);
-    each("gradients", gradients_, {layout_.trainable_elements}, dtype);
+    each("gradients", gradients_, {use == Pass::train ? layout_.trainable_elements : 0}, dtype);
     each("cos_sin", cos_sin_, {dims_.T, spec.D / 2, 2}, dtype);
     for (size_t slot = 0; slot < slots_.size(); ++slot)
       visit(dims_, blocks, slots_[slot], to(fmt::format("slot {} ", slot)));
@@ -63,7 +63,7 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
 
   fill_rope_table(spec, cos_sin_);
   weights_ = bind_weights(placed_, parameters_, first_block, blocks);
-  dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
+  if (use == Pass::train) dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
   group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
 }
 

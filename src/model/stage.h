@@ -26,9 +26,10 @@ struct StageComms {
 
 class Stage {
  public:
-  /// All memory of `rank`'s stage, zeroed: the sizes, the layers and the slots are the plan's.
+  /// All memory of `rank`'s stage, zeroed: the sizes, the layers and the slots are the plan's. A stage that
+  /// only evaluates has no gradients.
   Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms, const Context& context,
-        DType dtype = DType::f32);
+        DType dtype = DType::f32, Pass use = Pass::train);
 
   const FlatLayout& layout() const { return layout_; }
   const std::vector<PlacedWeight>& placed() const { return placed_; }

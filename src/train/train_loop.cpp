@@ -12,8 +12,10 @@
 #include "src/train/config_write.h"
 #include "src/train/metrics.h"
 #include "src/train/model_files.h"
+#include "src/train/resume.h"
 #include "src/train/run_data.h"
 #include "src/train/run_plan.h"
+#include "src/train/state_files.h"
 #include "src/train/store.h"
 #include "src/train/tensorboard.h"
 #include "src/train/trainer.h"
@@ -59,11 +61,16 @@ class Run {
   void open_data();
   void build_trainer();
   void load_model();
+  void resume();
   void open_logs();
-  void train();
+  bool train();
+  void save(int64_t step);
+  bool is_stop_wanted();
+  DType file_dtype() const;
   void log(const StepResult& result);
   void evaluate(int64_t step);
-  void save_final_model();
+  void keep_as_model();
+  void link_model();
 
   const LoadedConfig& loaded_;
   const Config& config_;
@@ -82,8 +89,9 @@ class Run {
   TensorBoard tensorboard_;
   RunProgress progress_;
   double mean_step_s_ = 0;
+  Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
-  double first_loss_ = 0, last_loss_ = 0;
+  fs::path last_checkpoint_;
 };
 
 void Run::claim_output() {
@@ -147,6 +155,20 @@ void Run::load_model() {
   load_weights(world_, *directory, stage.placed(), stage.parameters());
 }
 
+void Run::resume() {
+  agreed(world_, [&] { identity_ = run_identity(config_, *training_.dataset); });
+  const auto found =
+      resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_),
+                    [&](const Manifest& manifest) { check_resume(manifest.run, identity_, manifest.step); });
+  if (!found) return load_model();
+  done_steps_ = found->step;
+  last_checkpoint_ = found->path;
+  trainer_->set_updates(found->manifest.run.value("updates", found->step));
+  progress_.skipped_steps = found->step - trainer_->updates();
+  if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
+  if (is_first()) log::info("goes on after step {} from {}", done_steps_, found->path.string());
+}
+
 void Run::open_logs() {
   agreed(world_, [&] {
     if (!is_first()) return;
@@ -165,6 +187,7 @@ void Run::log(const StepResult& result) {
   if (!is_first()) return;
   const double time = unix_time();
   metrics_.append(metrics_row(result, progress_, time));
+  progress_.checkpoint_stall_s = 0;
   tensorboard_.write(time, result.step,
                      {{"train/loss", result.loss},
                       {"train/grad_norm", result.grad_norm},
@@ -186,29 +209,72 @@ void Run::evaluate(int64_t step) {
   const bool keeps_best = config_.evaluation.every > 0 && config_.evaluation.keep_best;
   if (keeps_best && evaluation.loss < best_loss_) {
     best_loss_ = evaluation.loss;
-    save_final_model();
+    keep_as_model();
   }
 }
 
-void Run::train() {
+DType Run::file_dtype() const {
+  switch (config_.checkpoint.dtype) {
+    case Config::FileType::fp32:
+      return DType::f32;
+    case Config::FileType::bf16:
+      return DType::bf16;
+    case Config::FileType::fp16:
+      return DType::f16;
+    case Config::FileType::automatic:
+      break;
+  }
+  return config_.model.init == Config::Init::random ? DType::f32
+                                                    : stored_dtype(HfDir::open(config_.model.path));
+}
+
+void Run::save(int64_t step) {
+  const double begin = unix_time();
+  Json run = identity_;
+  run["updates"] = trainer_->updates();
+  if (std::isfinite(best_loss_)) run["best_loss"] = best_loss_;
+  last_checkpoint_ = save_checkpoint(world_,
+                                     {.root = output_ / "checkpoints",
+                                      .source = config_.model.path,
+                                      .step = step,
+                                      .keep = config_.checkpoint.keep,
+                                      .tensors = model_tensors(*plan_, file_dtype()),
+                                      .run = run},
+                                     slices_to_save(*trainer_));
+  progress_.checkpoint_stall_s = unix_time() - begin;
+}
+
+bool Run::is_stop_wanted() {
+  int64_t wanted = environment_.is_stop_wanted && environment_.is_stop_wanted() ? 1 : 0;
+  world_.all_reduce(Tensor(&wanted, {1}, DType::i64), Reduce::max);
+  return wanted != 0;
+}
+
+/// Returns false when it was asked to stop before the end.
+bool Run::train() {
   for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
     const StepResult result = trainer_->step(*training_.batches, step, steps_);
     log(result);
     const bool is_last = step == steps_;
-    const bool is_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
-    if (validation_.batches && (is_due || is_last)) evaluate(step);
+    const bool is_stop = !is_last && is_stop_wanted();
+    const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
+    if (validation_.batches && (is_eval_due || is_last)) evaluate(step);
+    const bool is_save_due = config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
+    if (is_save_due || is_last || is_stop) save(step);
+    if (is_stop) return false;
   }
+  return true;
 }
 
-void Run::save_final_model() {
-  DType dtype = DType::f32;
-  if (config_.checkpoint.dtype == Config::FileType::bf16) dtype = DType::bf16;
-  if (config_.checkpoint.dtype == Config::FileType::fp16) dtype = DType::f16;
-  if (config_.checkpoint.dtype == Config::FileType::automatic &&
-      config_.model.init == Config::Init::pretrained) {
-    dtype = stored_dtype(HfDir::open(config_.model.path));
-  }
-  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), dtype);
+void Run::keep_as_model() {
+  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), file_dtype());
+}
+
+/// <output>/model as the newest checkpoint's own files: hard links, or copies where the disk has none.
+void Run::link_model() {
+  agreed(world_, [&] {
+    if (is_first()) link_hf_files(last_checkpoint_, output_ / "model");
+  });
 }
 
 ExitCode Run::go() {
@@ -216,12 +282,21 @@ ExitCode Run::go() {
   read_model();
   open_data();
   build_trainer();
-  load_model();
-  open_logs();
-  train();
+  resume();
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
-  if (!has_best) save_final_model();
-  if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
+  const bool was_finished = done_steps_ >= steps_ && fs::exists(output_ / "model" / "config.json");
+  if (!was_finished) {
+    open_logs();
+    if (!train()) {
+      if (is_first())
+        log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
+      return ExitCode::saved_on_signal;
+    }
+    if (!has_best || !fs::exists(output_ / "model")) link_model();
+  }
+  if (is_first())
+    log::info("{}: the model lies in {}", was_finished ? "already done" : "done",
+              (output_ / "model").string());
   return ExitCode::done;
 }
 

@@ -19,6 +19,7 @@ struct RunEnvironment {
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU
   std::function<void(std::string_view)> say;  // a line of the product (stdout); called on rank 0 alone
+  std::function<bool()> is_stop_wanted;       // asked on every rank after each step: save, and leave with 75
 };
 
 /// A collective: trains, or goes on where the newest checkpoint stands, until the model lies in

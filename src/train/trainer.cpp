@@ -54,6 +54,8 @@ class Trainer::Work : public StageWork {
     const MicroBatch& rows = trainer_.rows_[static_cast<size_t>(action.micro)];
     trainer_.stage_.load(action.slot, {rows.ids, rows.targets, rows.positions, rows.document_start});
     trainer_.stage_.forward(action.slot, pass_, loss_scale_);
+    if (trainer_.shows_logits_ != nullptr && trainer_.stage_.has_head())
+      trainer_.show_logits(action.slot, action.micro);
   }
   void backward(const Action& action) override {
     const FlatLayout& layout = trainer_.stage_.layout();
@@ -96,7 +98,7 @@ class Trainer::Work : public StageWork {
 };
 
 Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
-                 const Context& context)
+                 const Context& context, Pass use)
     : spec_(spec),
       rules_(rules),
       plan_(std::move(plan)),
@@ -104,7 +106,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       rank_(world.rank()),
       context_(context),
       comms_(make_mesh_comms(world, plan_.mesh)),
-      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context),
+      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context, DType::f32, use),
       sync_(plan_.workload, stage_.layout(), plan_.mesh, plan_.parallel.zero, coordinate().data,
             unless_alone(comms_.tensor), unless_alone(comms_.data)),
       optimizer_(stage_.layout(), stage_.placed(), plan_.parallel.zero, coordinate().data),
@@ -114,6 +116,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       plan_.is_tied_apart && (stage_.has_embedding() || stage_.has_head()) ? tied_range(stage_).count : 0;
   Tensor m, v, staging;
   const auto grant = [&](const VisitTensor& each) {
+    if (use == Pass::evaluate) return;
     each("m", m, {optimizer_.state_elements()}, DType::f32);
     each("v", v, {optimizer_.state_elements()}, DType::f32);
     each("replica sums", staging, {sync_.staging_elements()}, DType::f32);
@@ -210,17 +213,42 @@ void Trainer::exchange_parameters() {
   waited_s_ += now_s() - begin_s;
 }
 
-Evaluation Trainer::evaluate(const Batches& batches, int64_t steps) {
+void Trainer::show_logits(int slot, int micro) {
+  const int64_t V = spec_.V;
+  const int tensor = plan_.mesh.tensor;
+  OwnedTensor all({stage_.dims().N, V}, DType::f32);
+  stage_.logits(slot, [&](int64_t first_row, Tensor chunk) {
+    const int64_t rows = chunk.rows();
+    if (tensor == 1) return copy(context_, chunk, all.view.row_range(first_row, rows));
+    std::vector<int64_t> counts;
+    for (int part = 0; part < tensor; ++part) counts.push_back(rows * part_of(V, part, tensor).count);
+    OwnedTensor parts({rows * V}, DType::f32);
+    comms_.tensor->all_gather_varied(chunk, parts.view, counts);
+    int64_t begin = 0;
+    for (int part = 0; part < tensor; ++part) {
+      const Range ids = part_of(V, part, tensor);
+      const Tensor from(parts.view.as<float>() + begin, {rows, ids.count}, DType::f32);
+      copy(context_, from, all.view.row_range(first_row, rows).column_range(ids.begin, ids.count));
+      begin += counts[static_cast<size_t>(part)];
+    }
+  });
+  if (coordinate().tensor == 0) (*shows_logits_)(evaluated_step_, micro, all.view);
+}
+
+Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const LogitsOf& each) {
   std::array<int64_t, 2> counts{};
+  shows_logits_ = each ? &each : nullptr;
   stage_.clear();
   for (int64_t step = 1; step <= steps; ++step) {
     load_rows(batches, step);
+    evaluated_step_ = step;
     for (const MicroBatch& rows : rows_) {
       counts[0] += rows.supervised;
       counts[1] += rows.tokens;
     }
     play(evaluate_, Pass::evaluate, 0);
   }
+  shows_logits_ = nullptr;
   comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
   double loss = coordinate().tensor == 0 ? stage_.loss_sum() : 0.0;
   world_.all_reduce(Tensor(&loss, {1}, DType::f64));

@@ -2,6 +2,7 @@
 // state and the communicators, and knows nothing of files or logs.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,17 +24,22 @@ struct Evaluation {
   int64_t tokens = 0;  // not padding
 };
 
+/// Receives, on the last stage's first tensor rank of each data rank, the logits of a micro-batch over the
+/// whole vocabulary. `logits`: (N, V) f32, rows in the order of the micro-batch; valid during the call.
+using LogitsOf = std::function<void(int64_t step, int micro, Tensor logits)>;
+
 class Trainer {
  public:
-  /// Every rank of `world` calls, with the same plan; allocates everything that step() needs.
+  /// Every rank of `world` calls, with the same plan; allocates everything that step() needs, or evaluate()
+  /// alone.
   Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
-          const Context& context);
+          const Context& context, Pass use = Pass::train);
   ~Trainer();
 
   /// Step `step` (from 1) of `steps` with its rows of `batches`.
   StepResult step(const Batches& batches, int64_t step, int64_t steps);
   /// Loss over steps 1 … steps of `batches`, forward alone.
-  Evaluation evaluate(const Batches& batches, int64_t steps);
+  Evaluation evaluate(const Batches& batches, int64_t steps, const LogitsOf& each = {});
 
   const Plan& plan() const { return plan_; }
   int rank() const { return rank_; }
@@ -53,6 +59,7 @@ class Trainer {
   void load_rows(const Batches& batches, int64_t step);
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
   void exchange_parameters();
+  void show_logits(int slot, int micro);
 
   ModelSpec spec_;
   Config::Optimizer rules_;
@@ -68,6 +75,8 @@ class Trainer {
   Tensor tied_;                   // the tied embedding's gradient from the other end of the pipeline
   Pipeline train_, evaluate_;     // the plan's program; its forwards alone
   std::vector<MicroBatch> rows_;  // of the step, one a micro-batch
+  const LogitsOf* shows_logits_ = nullptr;  // while evaluate() wants them
+  int64_t evaluated_step_ = 0;
   int64_t updates_ = 0;
   double waited_s_ = 0;
 };

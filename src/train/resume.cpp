@@ -1,0 +1,85 @@
+#include "src/train/resume.h"
+
+#include "kernels/base/log.h"
+#include "kernels/base/rng.h"
+#include "src/io/hf_dir.h"
+#include "src/io/manifest.h"
+#include "src/train/config_keys.h"
+
+namespace ptrain {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Of the lengths of all documents: other files, another tokenizer or another template give other lengths.
+std::string data_digest(const DocumentSource& data) {
+  uint64_t hash = hash_of("documents");
+  for (int64_t sample = 0; sample < data.size(); ++sample) {
+    hash = (hash ^ static_cast<uint64_t>(data.length(sample))) * 0x100000001b3;
+  }
+  return fmt::format("{} documents, {:016x}", data.size(), hash);
+}
+
+std::string model_digest(const Config& config) {
+  const uint64_t identity =
+      config.model.init == Config::Init::random
+          ? hash_of(read_text(fs::path(config.model.path) / "config.json", int64_t{16} << 20))
+          : HfDir::open(config.model.path).identity();
+  return fmt::format("{:016x}", identity);
+}
+
+}  // namespace
+
+Json run_identity(const Config& config, const DocumentSource& training_data) {
+  Json fixed = {{"model", model_digest(config)}, {"data", data_digest(training_data)}};
+  for (const char* key : {"model.init", "data.sequence_length", "data.packing", "data.overlong",
+                          "data.shuffle", "data.mask_prompt", "batch.global", "train.seed"}) {
+    fixed[key] = value_text(config, key);
+  }
+  Json free = Json::object();
+  for (const char* key :
+       {"optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_steps", "optimizer.min_ratio",
+        "optimizer.decay_fraction", "optimizer.betas", "optimizer.epsilon", "optimizer.weight_decay",
+        "optimizer.clip_grad_norm", "train.steps", "train.epochs", "precision"}) {
+    free[key] = value_text(config, key);
+  }
+  return {{"fixed", fixed}, {"free", free}};
+}
+
+void check_resume(const Json& saved, const Json& now, int64_t step) {
+  for (const auto& [key, value] : now.at("fixed").items()) {
+    const Json old =
+        saved.contains("fixed") && saved["fixed"].contains(key) ? saved["fixed"][key] : Json("nothing");
+    check(old == value, ExitCode::usage,
+          "{}: the checkpoint of step {} was made with {}, now it is {}; put it back, or give another output",
+          key, step, old.get<std::string>(), value.get<std::string>());
+  }
+  for (const auto& [key, value] : now.at("free").items()) {
+    if (!saved.contains("free") || !saved["free"].contains(key) || saved["free"][key] == value) continue;
+    log::warn("{} changes from {} to {} after step {}", key, saved["free"][key].get<std::string>(),
+              value.get<std::string>(), step);
+  }
+}
+
+void link_hf_files(const fs::path& checkpoint, const fs::path& directory) {
+  const fs::path temporary = directory.parent_path() / (".tmp-" + directory.filename().string());
+  const fs::path old = directory.parent_path() / (".trash-" + directory.filename().string());
+  try {
+    fs::remove_all(temporary);
+    fs::create_directories(temporary);
+    for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint)) {
+      if (!entry.is_regular_file() || entry.path().filename() == manifest_name) continue;
+      std::error_code error;
+      fs::create_hard_link(entry.path(), temporary / entry.path().filename(), error);
+      if (error) fs::copy_file(entry.path(), temporary / entry.path().filename());
+    }
+    fs::remove_all(old);
+    if (fs::exists(directory)) fs::rename(directory, old);
+    fs::rename(temporary, directory);
+    fs::remove_all(old);
+  } catch (const fs::filesystem_error& error) {
+    fail(ExitCode::resources, "{}: the model cannot be put there: {}", directory.string(), error.what());
+  }
+}
+
+}  // namespace ptrain

@@ -1,0 +1,73 @@
+#include "src/train/state_files.h"
+
+#include "parallel/run/grad_sync.h"
+#include "src/train/model_files.h"
+
+namespace ptrain {
+namespace {
+
+/// Elements `range` of the local box of a weight.
+StateSlice slice_of(const PlacedWeight& weight, Range range) {
+  return {.name = weight.spec.piece.name,
+          .shape = weight.spec.piece.shape,
+          .slice = {.box = weight.box, .range = range},
+          .weight = {},
+          .first_moment = {},
+          .second_moment = {}};
+}
+
+/// Adds the moments of `range`, which lies inside the segment's part of the weight.
+void add_moments(const Optimizer& optimizer, const UpdateSegment& segment, const PlacedWeight& weight,
+                 StateSlice& out) {
+  const int64_t first = segment.state + out.slice.range.begin + weight.offset - segment.elements.begin;
+  out.first_moment = slice(optimizer.m(), {first, out.slice.range.count});
+  out.second_moment = slice(optimizer.v(), {first, out.slice.range.count});
+}
+
+}  // namespace
+
+std::vector<StateSlice> slices_to_save(const Trainer& trainer) {
+  const Plan& plan = trainer.plan();
+  const Stage& stage = trainer.stage();
+  const Coordinate at = trainer.coordinate();
+  std::vector<StateSlice> slices;
+  for (const UpdateSegment& segment : trainer.optimizer().segments()) {
+    const PlacedWeight& weight = stage.placed()[static_cast<size_t>(segment.weight)];
+    if (weight.spec.is_tied_copy) continue;
+    const auto counted =
+        counted_box(weight.spec.piece.shape, weight.spec.piece.layout, plan.mesh, trainer.rank());
+    if (!counted) continue;
+    // ZeRO-1: the data ranks' segments tile the weight. ZeRO-0: each holds all of it and saves its part.
+    Range mine{segment.elements.begin - weight.offset, segment.elements.count};
+    if (plan.parallel.zero == 0) {
+      const Range part = part_of(mine.count, at.data, plan.mesh.data);
+      mine = {mine.begin + part.begin, part.count};
+    }
+    for (const Range inside : flat_ranges(weight.box, *counted)) {
+      const Range range = intersection(mine, inside);
+      if (range.count == 0) continue;
+      StateSlice& out = slices.emplace_back(slice_of(weight, range));
+      out.weight = slice(stage.parameters(), {weight.offset + range.begin, range.count});
+      add_moments(trainer.optimizer(), segment, weight, out);
+    }
+  }
+  return slices;
+}
+
+std::vector<StateSlice> slices_to_load(const Trainer& trainer) {
+  const Stage& stage = trainer.stage();
+  std::vector<StateSlice> slices;
+  for (const PlacedWeight& weight : stage.placed()) {
+    StateSlice& out = slices.emplace_back(slice_of(weight, {0, weight.box.numel()}));
+    out.weight = slice(stage.parameters(), {weight.offset, weight.box.numel()});
+  }
+  for (const UpdateSegment& segment : trainer.optimizer().segments()) {
+    const PlacedWeight& weight = stage.placed()[static_cast<size_t>(segment.weight)];
+    StateSlice& out = slices.emplace_back(
+        slice_of(weight, {segment.elements.begin - weight.offset, segment.elements.count}));
+    add_moments(trainer.optimizer(), segment, weight, out);
+  }
+  return slices;
+}
+
+}  // namespace ptrain

@@ -1,0 +1,149 @@
+// Saving and going on: bitwise on the same grid, on the golden curve on any other, and the same logical state
+// everywhere.
+#include <gtest/gtest.h>
+
+#include "src/train/model_files.h"
+#include "src/train/resume.h"
+#include "src/train/state_files.h"
+#include "tests/support/curve.h"
+#include "tests/support/ranks.h"
+#include "tests/support/tolerances.h"
+
+namespace ptrain {
+namespace {
+
+constexpr int64_t half = 5, all = 10;
+
+Batches batches_of(const CurveCase& golden, const Grid& grid) {
+  return Batches(*golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
+                 {.micro = grid.micro, .global = golden.global, .data = grid.data},
+                 {.shuffle = Shuffle::off});
+}
+
+/// Steps begin + 1 … end of the golden curve with a trainer that stands at `begin`.
+std::vector<StepResult> go(const CurveCase& golden, const Grid& grid, Trainer& trainer, int64_t begin,
+                           int64_t end) {
+  const Batches batches = batches_of(golden, grid);
+  std::vector<StepResult> results;
+  for (int64_t step = begin + 1; step <= end; ++step)
+    results.push_back(trainer.step(batches, step, golden.steps));
+  return results;
+}
+
+/// Trains to the half on `grid` and saves there, files in `dtype`.
+void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem::path& root, DType dtype) {
+  run_ranks(grid.world(), [&](Communicator& world) {
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
+    load_golden_weights(golden.weights, trainer.stage());
+    go(golden, grid, trainer, 0, half);
+    save_checkpoint(world,
+                    {.root = root,
+                     .source = golden.directory,
+                     .step = half,
+                     .tensors = model_tensors(trainer.plan(), dtype)},
+                    slices_to_save(trainer));
+  });
+}
+
+/// Loads the checkpoint on `grid` and trains on; the first rank's results.
+std::vector<StepResult> resume_half(const CurveCase& golden, const Grid& grid,
+                                    const std::filesystem::path& root) {
+  std::vector<StepResult> results;
+  run_ranks(grid.world(), [&](Communicator& world) {
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
+    const auto found = resume_newest(world, root, slices_to_load(trainer));
+    ASSERT_TRUE(found.has_value());
+    trainer.set_updates(found->step);
+    const auto mine = go(golden, grid, trainer, half, all);
+    if (world.rank() == 0) results = mine;
+  });
+  return results;
+}
+
+const Grid saved_grid{.tensor = 3,
+                      .pipeline = 2,
+                      .data = 1,
+                      .micro = 1,
+                      .is_sequence_parallel = true};  // shared KV heads, tied ends
+
+TEST(Resume, OnTheSameGridGivesTheBitsOfTheUnbrokenRun) {
+  const CurveCase golden("llama-gqa-tied");
+  // f32 files hold the weights themselves; bf16 files need the master beside them.
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const Grid& grid :
+         {saved_grid, Grid{.tensor = 1, .pipeline = 2, .data = 2}, Grid{.data = 3, .zero = 0}}) {
+      const TemporaryDirectory root;
+      save_half(golden, grid, root.path(), dtype);
+      const auto resumed = resume_half(golden, grid, root.path());
+      std::vector<StepResult> unbroken;
+      run_ranks(grid.world(), [&](Communicator& world) {
+        const auto mine = train_on(golden, grid, world, all);
+        if (world.rank() == 0) unbroken = mine;
+      });
+      ASSERT_EQ(resumed.size(), static_cast<size_t>(all - half));
+      for (size_t i = 0; i < resumed.size(); ++i) {
+        EXPECT_EQ(resumed[i].loss, unbroken[i + half].loss) << to_string(grid) << " " << name_of(dtype);
+        EXPECT_EQ(resumed[i].grad_norm, unbroken[i + half].grad_norm) << to_string(grid);
+      }
+    }
+  }
+}
+
+TEST(Resume, OnAnyOtherGridStaysOnTheReferencesCurve) {
+  const CurveCase golden("llama-gqa-tied");
+  const TemporaryDirectory root;
+  save_half(golden, saved_grid, root.path(), DType::f32);
+  for (int world_size : {1, 2, 4, 6}) {
+    for (const Grid& grid : all_grids(golden, world_size)) {
+      const auto resumed = resume_half(golden, grid, root.path());
+      for (size_t i = 0; i < resumed.size(); ++i) {
+        const double want = golden.curve["curve"][i + half]["loss"].get<double>();
+        EXPECT_NEAR(resumed[i].loss, want, tolerance::golden_loss * want)
+            << to_string(grid) << " step " << i + half + 1;
+      }
+    }
+  }
+}
+
+TEST(Resume, TheCheckpointIsAnHfDirectoryThatLoadsElsewhere) {
+  const CurveCase golden("llama-gqa-tied");
+  const TemporaryDirectory root;
+  save_half(golden, saved_grid, root.path(), DType::f32);
+  const std::filesystem::path checkpoint = root.path() / checkpoint_name(half);
+  link_hf_files(checkpoint, root.path() / "model");
+  EXPECT_FALSE(std::filesystem::exists(root.path() / "model" / "MANIFEST.json"));
+  EXPECT_FALSE(std::filesystem::exists(root.path() / "model" / "state"));
+  const HfDir directory = HfDir::open(root.path() / "model");
+  EXPECT_EQ(directory.tensors().size(), golden.weights.entries().size());
+  EXPECT_EQ(read_model_spec(root.path() / "model").V, golden.spec.V);
+  // Trained on from the weights alone (no moments) the first loss is still the curve's.
+  run_ranks(2, [&](Communicator& world) {
+    const Grid grid{.data = 2};
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
+    load_weights(world, directory, trainer.stage().placed(), trainer.stage().parameters());
+    const double loss = go(golden, grid, trainer, half, half + 1).at(0).loss;
+    const double want = golden.curve["curve"][half]["loss"].get<double>();
+    EXPECT_NEAR(loss, want, tolerance::golden_loss * want);
+  });
+}
+
+TEST(Resume, AFixedValueThatDiffersIsRefusedWithBothValues) {
+  const Json saved = {{"fixed", {{"train.seed", "1"}, {"batch.global", "64"}}},
+                      {"free", {{"train.steps", "10"}}}};
+  Json now = saved;
+  EXPECT_NO_THROW(check_resume(saved, now, 5));
+  now["free"]["train.steps"] = "20";
+  EXPECT_NO_THROW(check_resume(saved, now, 5));
+  now["fixed"]["batch.global"] = "32";
+  try {
+    check_resume(saved, now, 5);
+    FAIL() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::usage);
+    EXPECT_NE(std::string(error.what()).find("64"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("32"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace ptrain
