@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up and builds: system packages (Debian), meson, ninja. The program is then build/ptrain.
 #
-#   bash launch/setup.sh [BUILD_DIR]        default: build
+#   bash launch/setup.sh [BUILD_DIR [TARGET...]]        default: build, and in it everything, tests included
 #
 # May be run again: what is there is left alone, and nothing then needs a network or root. An ordinary user whose
 # machine lacks packages is told the command for root. Errors: exit code 4.
@@ -64,5 +64,5 @@ fi
 # Objects compiled in another build directory are found again in ccache.
 export CCACHE_NOHASHDIR=1
 if [ ! -f "$build/build.ninja" ]; then meson setup "$build" >&2; fi
-ninja -C "$build" >&2
+ninja -C "$build" "${@:2}" >&2
 echo "setup: $build/ptrain is ready" >&2
