@@ -12,43 +12,73 @@
 namespace ptrain::cpu {
 namespace {
 
+/// scores[s] = q . row key + s of the head, for one register of keys; those from `keys` on repeat the last.
 template <class T>
-T dot(const T* a, const T* b, int64_t D) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t d = 0; d < D; ++d) sum += a[d] * b[d];
-  return sum;
+void score_keys(const T* q, Head<const T> k, int64_t key, int64_t keys, int64_t D, T* scores) {
+  const T* rows[lanes<T>];
+  for (int64_t s = 0; s < lanes<T>; ++s) rows[s] = k.row(key + std::min(s, keys - 1));
+  Vector<T> partial[lanes<T>] = {};
+  int64_t d = 0;
+  for (; d + lanes<T> <= D; d += lanes<T>) {
+    const Vector<T> query = load(q + d);
+    for (int64_t s = 0; s < lanes<T>; ++s) partial[s] += query * load(rows[s] + d);
+  }
+  // Lane s of the sum of the transposed registers is the sum over the lanes of register s.
+  exchange_blocks<T, lanes<T> / 2>(partial);
+  Vector<T> sums = partial[0];
+  for (int64_t s = 1; s < lanes<T>; ++s) sums += partial[s];
+  store(scores, sums);
+  for (; d < D; ++d) {
+    for (int64_t s = 0; s < lanes<T>; ++s) scores[s] += q[d] * rows[s][d];
+  }
 }
 
-/// Of all keys of one query so far: out is not yet divided by sum.
+/// out += sum over keys of weights[s] times row key + s of the head, four rows at a time.
 template <class T>
-struct Running {
+void add_weighted_rows(const T* weights, Head<const T> v, int64_t key, int64_t keys, int64_t D,
+                       T* __restrict out) {
+  int64_t s = 0;
+  for (; s + 4 <= keys; s += 4) {
+    const T *a = v.row(key + s), *b = v.row(key + s + 1), *c = v.row(key + s + 2), *e = v.row(key + s + 3);
+    const T* w = weights + s;
+#pragma omp simd
+    for (int64_t d = 0; d < D; ++d) out[d] += (w[0] * a[d] + w[1] * b[d]) + (w[2] * c[d] + w[3] * e[d]);
+  }
+  for (; s < keys; ++s) {
+    const T* row = v.row(key + s);
+#pragma omp simd
+    for (int64_t d = 0; d < D; ++d) out[d] += weights[s] * row[d];
+  }
+}
+
+/// One query against keys begin .. end - 1: out = softmax of the scaled scores, times the values.
+template <class T>
+void decode_head(const T* q, Head<const T> k, Head<const T> v, int64_t begin, int64_t end, int64_t D, T scale,
+                 T* out) {
+  alignas(64) T scores[tile];
   T largest = -std::numeric_limits<T>::infinity();
   double sum = 0;
-};
-
-/// Takes `keys` more keys in.
-template <class T>
-void decode_tile(const T* q, Head<const T> k, Head<const T> v, int64_t key, int64_t keys, int64_t D, T scale,
-                 Running<T>& running, T* out) {
-  T scores[tile];
-  T largest = running.largest;
-  for (int64_t s = 0; s < keys; ++s) {
-    scores[s] = scale * dot(q, k.row(key + s), D);
-    largest = std::max(largest, scores[s]);
-  }
-  const T shrink = vector_exp(running.largest - largest);
-  for (int64_t d = 0; d < D; ++d) out[d] *= shrink;
-  running.sum *= static_cast<double>(shrink);
-  running.largest = largest;
+  std::fill_n(out, D, T{0});
+  for (int64_t key = begin; key < end; key += tile) {
+    const int64_t keys = std::min(tile, end - key);
+    for (int64_t s = 0; s < keys; s += lanes<T>) score_keys(q, k, key + s, keys - s, D, scores + s);
+    const T before = largest;
+    for (int64_t s = 0; s < keys; ++s) {
+      scores[s] *= scale;
+      largest = std::max(largest, scores[s]);
+    }
+    if (largest != before) {
+      const T shrink = vector_exp(before - largest);
+      for (int64_t d = 0; d < D; ++d) out[d] *= shrink;
+      sum *= static_cast<double>(shrink);
+    }
 #pragma omp simd
-  for (int64_t s = 0; s < keys; ++s) scores[s] = vector_exp(scores[s] - largest);
-  for (int64_t s = 0; s < keys; ++s) {
-    const T* row = v.row(key + s);
-    running.sum += static_cast<double>(scores[s]);
-#pragma omp simd
-    for (int64_t d = 0; d < D; ++d) out[d] += scores[s] * row[d];
+    for (int64_t s = 0; s < tile; ++s) scores[s] = s < keys ? vector_exp(scores[s] - largest) : T{0};
+    for (int64_t s = 0; s < keys; ++s) sum += static_cast<double>(scores[s]);
+    add_weighted_rows(scores, v, key, keys, D, out);
   }
+  const T factor = static_cast<T>(1 / sum);
+  for (int64_t d = 0; d < D; ++d) out[d] *= factor;
 }
 
 }  // namespace
@@ -66,17 +96,9 @@ void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Ten
       const int64_t b = task / dims.H, h = task % dims.H, kv = kv_head_of(dims, h);
       const Head<const T> k{all_keys + b * P * keys.row_stride + kv * D, keys.row_stride};
       const Head<const T> v{all_values + b * P * values.row_stride + kv * D, values.row_stride};
-      T* row = outputs + b * out.row_stride + h * D;
-      Running<T> running;
-      std::fill_n(row, D, T{0});
-      const int64_t end = length[b];
-      for (int64_t key = dims.window > 0 ? std::max<int64_t>(0, end - dims.window) : 0; key < end;
-           key += tile) {
-        decode_tile(queries + b * q.row_stride + h * D, k, v, key, std::min(tile, end - key), D,
-                    static_cast<T>(dims.scale), running, row);
-      }
-      const T factor = static_cast<T>(1 / running.sum);
-      for (int64_t d = 0; d < D; ++d) row[d] *= factor;
+      const int64_t end = length[b], begin = dims.window > 0 ? std::max<int64_t>(0, end - dims.window) : 0;
+      decode_head(queries + b * q.row_stride + h * D, k, v, begin, end, D, static_cast<T>(dims.scale),
+                  outputs + b * out.row_stride + h * D);
     });
   });
 }

@@ -17,21 +17,25 @@ struct AttentionDims {
 };
 
 /// out = softmax(scale q k') v over the keys that query t of row b sees: document_start[b, t] <= s <= t, and
-/// the window. q: (N, H*D)   k, v: (N, K*D)   document_start: (N) i32, time index of the first token of t's
-/// document out: (N, H*D)   lse: (B, H, T), log-sum-exp of the scaled scores, kept for backward.   q, k, v
-/// may be column views.
+/// the window. Every query sees itself.
+/// q, out: (N, H*D)   k, v: (N, K*D); each may be a column view
+/// document_start: (N) i32, time index of the first token of t's document
+/// lse: (B, H, T), log-sum-exp of the scaled scores, kept for backward
+/// Bits do not depend on the threads. Errors (usage): on a CPU a head larger than 256.
 void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
                        Tensor document_start, Tensor out, Tensor lse);
 
 /// Gradients of the above from what it left. dq, dk, dv are overwritten and may be column views.
-/// delta: (B, H, T) scratch, becomes the row sums of out * dout.
+/// delta: (B, H, T) scratch, becomes the row sums of out * dout
+/// dk and dv are summed over the query heads of a group and their tiles in a fixed order: bits do not depend
+/// on the threads.
 void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
                         Tensor document_start, Tensor out, Tensor lse, Tensor dout, Tensor delta, Tensor dq,
                         Tensor dk, Tensor dv);
 
 /// One new token a sequence against a cache of keys and values.
-/// q: (B, H*D)   keys, values: (B, P, K*D) of which lengths[b] positions are valid, the new token's last
-/// lengths: (B) i32   out: (B, H*D).   dims.T is not read.
+/// q, out: (B, H*D)   keys, values: (B, P, K*D), of which lengths[b] positions are valid
+/// lengths: (B) i32, at least 1; the last valid position is the new token's   dims.T is not read.
 void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Tensor keys, Tensor values,
                       Tensor lengths, Tensor out);
 

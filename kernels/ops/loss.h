@@ -8,8 +8,8 @@
 namespace ptrain {
 
 /// statistics[r] = (max of the row, sum of exp(logit - max), logit of the target or -infinity where it is not
-/// local). Sums run in f64 and are rounded once.   logits: (R, V)   targets: (R) i32, global ids statistics:
-/// (R, 3)
+/// local). Sums run in f64 and are rounded once.
+/// logits: (R, V)   targets: (R) i32, global ids   statistics: (R, 3)
 void loss_statistics(Context& context, Tensor logits, Tensor targets, int64_t first_id, Tensor statistics);
 
 /// Combines P parts in ascending order.   parts: (P, R, 3)   statistics: (R, 3)

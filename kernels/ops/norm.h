@@ -7,8 +7,8 @@
 namespace ptrain {
 
 /// sum = x + delta (delta may be empty: then sum is not written and x is taken);   y = sum / rms(sum) * w,
-/// row by row, rms = sqrt(mean of squares + eps). x, delta, sum, y: (N, C), sum may be x   w: (C)   rstd:
-/// (N), 1 / rms, kept for backward
+/// row by row, rms = sqrt(mean of squares + eps), the mean in f64.
+/// x, delta, sum, y: (N, C), sum may be x   w: (C)   rstd: (N), 1 / rms, kept for backward
 void rmsnorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor sum, Tensor y, Tensor rstd,
                      double eps);
 

@@ -136,9 +136,9 @@ TYPED_TEST(Linear, RepetitionDoesNotChangeABitAndThreadsNoMoreThanRounding) {
     Guarded<T> x(s.N, s.C), w(s.O, s.C), dy(s.N, s.O);
     x.random(1), w.random(2), dy.random(3);
     std::vector<double> alone[3];
-    for (int threads : {1, 2, 3, 4, 6}) {
+    for (int threads : {1, 2, 3}) {
       std::vector<double> first[3];
-      for (int repeat = 0; repeat < 3; ++repeat) {
+      for (int repeat = 0; repeat < 2; ++repeat) {
         Guarded<T> y(s.N, s.O), dx(s.N, s.C), dw(s.O, s.C);
         Context context = cpu_context(threads);
         linear_forward(context, x.view(), w.view(), {}, y.view());
