@@ -163,7 +163,8 @@ int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank) {
 }
 
 int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank) {
-  return local_rows(plan, tensor.rows) * local_columns(plan, tensor, rank) * size_bytes(tensor.dtype);
+  const int64_t rows = tensor.fixed_rows > 0 ? tensor.fixed_rows : local_rows(plan, tensor.rows);
+  return rows * local_columns(plan, tensor, rank) * size_bytes(tensor.dtype);
 }
 
 Ledger ledger_of(const Plan& plan, int rank) {

@@ -31,6 +31,7 @@ struct RowTensor {
   DType dtype = DType::f32;
   Rows rows = Rows::all;
   std::optional<Split> split;  // of the columns over the tensor axis (dim 0 = columns); empty = whole rows
+  int64_t fixed_rows = 0;      // not N: so many rows on every rank (a chunk of the head's logits); 0 = N
 };
 
 enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter };
