@@ -7,6 +7,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
+#include "src/io/manifest.h"
 
 namespace ptrain {
 namespace {
@@ -97,7 +98,27 @@ HfDir HfDir::open(const fs::path& directory) {
     fail_without_weights(directory);
   }
   for (size_t i = 0; i < result.tensors_.size(); ++i) result.index_[result.tensors_[i].name] = i;
+  if (fs::exists(directory / manifest_name, error)) result.read_checksums();
   return result;
+}
+
+void HfDir::read_checksums() {
+  const fs::path path = path_ / manifest_name;
+  const Manifest manifest =
+      parse_manifest(read_text(path, std::numeric_limits<int64_t>::max()), path.string());
+  for (const StoredTensor& known : manifest.of(Manifest::Kind::weight)) {
+    const auto it = index_.find(known.name);
+    if (it == index_.end()) continue;
+    StoredTensor& tensor = tensors_[it->second];
+    bool is_same = tensor.shape == known.shape && tensor.dtype == known.dtype;
+    for (const StoredSlice& slice : known.slices) {
+      is_same = is_same && slice.packing == Packing::in_tensor && slice.file == tensor.slices[0].file &&
+                slice.offset == tensor.slices[0].offset;
+    }
+    check(is_same && !known.slices.empty(), ExitCode::input, "{}: the tensor {} is not as {} says",
+          path_.string(), known.name, manifest_name);
+    tensor.slices = known.slices;
+  }
 }
 
 void HfDir::add_file(const std::string& name) {

@@ -24,7 +24,8 @@ class HfDir {
   const std::filesystem::path& path() const { return path_; }
   const Json& config() const { return config_; }
 
-  /// All tensors, by file, then by place in it. Each is one slice: the whole.
+  /// All tensors, by file, then by place in it. Each is one slice, the whole; in a checkpoint the slices of
+  /// its manifest with their CRCs. A tensor lies in one file.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
   const StoredTensor* find(std::string_view name) const;
   /// The open safetensors file of that name.
@@ -40,6 +41,7 @@ class HfDir {
 
  private:
   void read_index(const std::filesystem::path& path);
+  void read_checksums();
   void add_file(const std::string& name);
 
   std::filesystem::path path_;

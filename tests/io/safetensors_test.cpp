@@ -74,6 +74,7 @@ TEST(Safetensors, WhatIsWrittenIsReadBackWithItsTypesShapesAndMetadata) {
     EXPECT_EQ(entry->dtype, tensor.dtype);
     EXPECT_EQ(entry->shape, tensor.shape);
     const OwnedTensor back = file.read(name);
+    if (tensor.bytes() == 0) continue;
     EXPECT_EQ(std::memcmp(back.view.data, tensor.data, static_cast<size_t>(tensor.bytes())), 0) << name;
   }
 }
