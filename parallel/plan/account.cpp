@@ -63,21 +63,34 @@ void book_state(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
   ledger.book("moments", MemoryKind::moments, updated * size_bytes(types.moments), 2);
 }
 
+/// Books a list of tensors, each rounded up as one grant; what joins its neighbour is one grant with it.
+void book_all(const Plan& plan, const std::string& prefix, const std::vector<RowTensor>& tensors,
+              MemoryKind kind, int64_t count, int rank, Ledger& ledger) {
+  int64_t joint_bytes = 0;
+  std::string name;
+  for (const RowTensor& tensor : tensors) {
+    joint_bytes += local_bytes(plan, tensor, rank);
+    name += tensor.name;
+    if (tensor.joins_next) continue;
+    ledger.book(prefix + name, kind, joint_bytes, count);
+    joint_bytes = 0;
+    name.clear();
+  }
+}
+
 void book_activations(const Plan& plan, const StagePlan& stage, int rank, Ledger& ledger) {
   const int slots = plan.slots[at(stage.position)][at(stage.chunk)];
-  const auto book = [&](const std::string& prefix, const RowTensor& tensor) {
-    ledger.book(prefix + tensor.name, MemoryKind::activations, local_bytes(plan, tensor, rank), slots);
+  const auto book = [&](const std::string& prefix, const std::vector<RowTensor>& tensors) {
+    book_all(plan, prefix, tensors, MemoryKind::activations, slots, rank, ledger);
   };
-  for (const RowTensor& tensor : plan.workload.inputs) book("", tensor);
+  book("", plan.workload.inputs);
   for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit) {
     const Unit& what = plan.workload.units[at(unit)];
-    for (const RowTensor& tensor : what.kept) book(what.name + " ", tensor);
+    book(what.name + " ", what.kept);
   }
   // The stage's output, and the gradient that runs back through it.
-  for (const RowTensor& tensor : plan.workload.boundary) {
-    book("output ", tensor);
-    book("gradient of ", tensor);
-  }
+  book("output ", plan.workload.boundary);
+  book("gradient of ", plan.workload.boundary);
 }
 
 void book_scratch(const Plan& plan, const StagePlan& stage, int rank, Ledger& ledger) {
@@ -90,11 +103,10 @@ void book_scratch(const Plan& plan, const StagePlan& stage, int rank, Ledger& le
     const Unit*& so_far = largest[unit.kind];
     if (so_far == nullptr || need(unit) > need(*so_far)) so_far = &unit;
   }
+  book_all(plan, "", plan.workload.tables, MemoryKind::scratch, 1, rank, ledger);
   for (const auto& [kind, unit] : largest) {
     const std::string prefix = kind == UnitKind::block ? "block " : unit->name + " ";
-    for (const RowTensor& tensor : unit->scratch) {
-      ledger.book(prefix + tensor.name, MemoryKind::scratch, local_bytes(plan, tensor, rank));
-    }
+    book_all(plan, prefix, unit->scratch, MemoryKind::scratch, 1, rank, ledger);
     ledger.book(prefix + "other", MemoryKind::scratch, unit->scratch_bytes);
   }
 }
@@ -151,10 +163,19 @@ void add_data(const Plan& plan, const FlatLayout& layout, AxisTraffic& traffic) 
 }  // namespace
 
 int64_t local_rows(const Plan& plan, Rows rows) {
-  const bool is_share = rows == Rows::share && plan.parallel.is_sequence_parallel;
   const int parts = plan.parallel.is_sequence_parallel ? plan.mesh.tensor : 1;
   const int64_t share = (plan.rows + parts - 1) / parts;
-  return is_share ? share : share * parts;
+  switch (rows) {
+    case Rows::all:
+      return share * parts;
+    case Rows::exact:
+      return plan.rows;
+    case Rows::share:
+      return share;
+    case Rows::time:
+      return plan.parallel.sequence_length;
+  }
+  return 0;
 }
 
 int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank) {
@@ -163,7 +184,9 @@ int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank) {
 }
 
 int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank) {
-  const int64_t rows = tensor.fixed_rows > 0 ? tensor.fixed_rows : local_rows(plan, tensor.rows);
+  int64_t rows = local_rows(plan, tensor.rows);
+  if (tensor.max_rows > 0) rows = std::min(rows, tensor.max_rows);
+  if (tensor.is_from_each_rank) rows *= plan.mesh.tensor;
   return rows * local_columns(plan, tensor, rank) * size_bytes(tensor.dtype);
 }
 

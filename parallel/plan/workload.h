@@ -20,8 +20,10 @@ struct UnitPiece {
 
 /// How the rows of an activation lie over a tensor group.
 enum class Rows : uint8_t {
-  all,   // every tensor rank holds all N rows
-  share  // a tensor rank holds ceil(N / tensor) rows (sequence parallel)
+  all,    // every tensor rank holds all N rows, padded to a multiple of tensor with sequence parallelism
+  exact,  // the same without the padding
+  share,  // a tensor rank holds ceil(N / tensor) rows (sequence parallel)
+  time    // T rows: one for each position of a row of tokens
 };
 
 /// A tensor of N rows, kept from forward to backward, passed between stages, or scratch.
@@ -31,7 +33,9 @@ struct RowTensor {
   DType dtype = DType::f32;
   Rows rows = Rows::all;
   std::optional<Split> split;  // of the columns over the tensor axis (dim 0 = columns); empty = whole rows
-  int64_t fixed_rows = 0;      // not N: so many rows on every rank (a chunk of the head's logits); 0 = N
+  int64_t max_rows = 0;        // no more rows than this (a chunk of the head's logits); 0 = no bound
+  bool is_from_each_rank = false;  // gathered: as much again for each tensor rank
+  bool joins_next = false;         // lies side by side with the next of its list, in one grant
 };
 
 enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter };
@@ -65,6 +69,7 @@ struct Workload {
   std::string name;                  // of the model, for people
   std::vector<Unit> units;           // embedding, blocks, head
   std::vector<RowTensor> inputs;     // per slot of every stage: the micro-batch's tokens
+  std::vector<RowTensor> tables;     // once a stage, read by all its units (angles of the positions)
   std::vector<RowTensor> boundary;   // the bundle that passes from stage to stage; its gradient comes back
   int64_t heads = 1;                 // query heads, which the tensor axis must divide
   double model_flops_per_token = 0;  // the convention behind MFU: 6 * matmul parameters + 6 * L * T * H * D

@@ -1,5 +1,7 @@
 #include "src/model/workload.h"
 
+#include "src/model/activations.h"
+
 namespace ptrain {
 namespace {
 
@@ -20,6 +22,13 @@ class WorkloadMaker {
     workload.units.push_back(embedding());
     for (int64_t block = 0; block < spec_.L; ++block) workload.units.push_back(this->block(block));
     workload.units.push_back(head());
+    // In the order and the grants of Stage.
+    workload.inputs = {{.name = "ids", .columns = 1, .dtype = DType::i32},
+                       {.name = "positions", .columns = 1, .dtype = DType::i32},
+                       {.name = "document starts", .columns = 1, .dtype = DType::i32, .rows = Rows::exact},
+                       {.name = "supervised rows", .columns = 1, .dtype = DType::i32},
+                       {.name = "targets", .columns = 1, .dtype = DType::i32}};
+    workload.tables.push_back({.name = "angles", .columns = spec_.D, .dtype = dtype_, .rows = Rows::time});
     workload.boundary.push_back({.name = "x", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
     const auto parallel = is_sequence_parallel_ ? SequenceParallel::on : SequenceParallel::off;
     for (WeightSpec& weight : weights_of(spec_, parallel, spec_.is_tied && pipeline_ > 1)) {
@@ -49,18 +58,26 @@ class WorkloadMaker {
                          std::optional<Split> split = std::nullopt) {
       to.push_back({.name = name, .columns = columns, .dtype = dtype_, .rows = rows, .split = split});
     };
+    // q, k and v lie side by side in one tensor of all their columns.
+    const auto add_qkv = [&](std::vector<RowTensor>& to, const char* q, const char* k, const char* v) {
+      add(to, q, H * D, all_rows, q_heads);
+      to.back().joins_next = true;
+      add(to, k, K * D, all_rows, kv_heads);
+      to.back().joins_next = true;
+      add(to, v, K * D, all_rows, kv_heads);
+    };
     add(unit.kept, "x", C, share_of_rows);
     add(unit.kept, "h_1", C, share_of_rows);
     add(unit.kept, "rstd_1", 1, share_of_rows);
-    add(unit.kept, "q", H * D, all_rows, q_heads);
-    add(unit.kept, "k", K * D, all_rows, kv_heads);
-    add(unit.kept, "v", K * D, all_rows, kv_heads);
+    add_qkv(unit.kept, "q", "k", "v");
     add(unit.kept, "attention", H * D, all_rows, q_heads);
-    add(unit.kept, "lse", H, all_rows, Split{.dim = 0});
+    add(unit.kept, "lse", H, Rows::exact, Split{.dim = 0});
     add(unit.kept, "x_2", C, share_of_rows);
     add(unit.kept, "h_2", C, share_of_rows);
     add(unit.kept, "rstd_2", 1, share_of_rows);
-    add(unit.kept, "gate_up", 2 * F, all_rows, Split{.dim = 0, .unit = 2});
+    add(unit.kept, "gate", F, all_rows, Split{.dim = 0});
+    unit.kept.back().joins_next = true;
+    add(unit.kept, "up", F, all_rows, Split{.dim = 0});
     if (is_sequence_parallel_) {
       add(unit.scratch, "whole", C, all_rows);
       add(unit.scratch, "partial", C, all_rows);
@@ -68,11 +85,9 @@ class WorkloadMaker {
     add(unit.scratch, "branch", C, share_of_rows);
     add(unit.scratch, "act", F, all_rows, Split{.dim = 0});
     add(unit.scratch, "dact", F, all_rows, Split{.dim = 0});
-    add(unit.scratch, "dq", H * D, all_rows, q_heads);
-    add(unit.scratch, "dk", K * D, all_rows, kv_heads);
-    add(unit.scratch, "dv", K * D, all_rows, kv_heads);
+    add_qkv(unit.scratch, "dq", "dk", "dv");
     add(unit.scratch, "dattention", H * D, all_rows, q_heads);
-    add(unit.scratch, "delta", H, all_rows, Split{.dim = 0});
+    add(unit.scratch, "delta", H, Rows::exact, Split{.dim = 0});
     unit.collectives = {enter("attention in"),
                         leave("attention out"),
                         enter("mlp in"),
@@ -89,9 +104,22 @@ class WorkloadMaker {
 
   Unit head() const {
     Unit unit{.name = "head", .kind = UnitKind::head};
-    const auto products = static_cast<double>(spec_.V * spec_.C);
-    unit.forward_flops = 2 * products;
-    unit.backward_flops = 4 * products;
+    // The head's backward is part of its forward: see head.h.
+    unit.forward_flops = 6 * static_cast<double>(spec_.V * spec_.C);
+    const auto chunk = [&](const char* name, int64_t columns, DType dtype,
+                           std::optional<Split> split = std::nullopt) {
+      unit.scratch.push_back(
+          {.name = name, .columns = columns, .dtype = dtype, .split = split, .max_rows = head_chunk_rows});
+    };
+    unit.scratch.push_back({.name = "h", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
+    unit.scratch.push_back({.name = "rstd", .columns = 1, .dtype = dtype_, .rows = share_of_rows});
+    if (is_sequence_parallel_) unit.scratch.push_back({.name = "whole", .columns = spec_.C, .dtype = dtype_});
+    chunk("selected", spec_.C, dtype_);
+    chunk("logits", spec_.V, dtype_, Split{.dim = 0});
+    chunk("statistics", 3, dtype_);
+    chunk("statistics of all parts", 3, dtype_);
+    unit.scratch.back().is_from_each_rank = true;
+    chunk("losses", 1, DType::f64);
     unit.collectives = {enter("head in"), leave_backward("head in")};
     drop_empty(unit.collectives);
     return unit;

@@ -11,7 +11,8 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, Config::Pre
         "set it to at "
         "most {}",
         config.data.sequence_length, spec.max_positions, spec.max_positions);
-  const ParallelConfig parallel = parallel_config(config, world, precision);
+  ParallelConfig parallel = parallel_config(config, world, precision);
+  parallel.is_sequence_parallel &= parallel.tensor > 1;
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   Workload workload = workload_of(spec, sequence_parallel, parallel.pipeline, parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);

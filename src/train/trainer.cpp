@@ -126,6 +126,11 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   grant(add_up(bytes));
   arena_ = Arena(bytes, context.device);
   grant(take_from(arena_, ""));
+  // The plan that was printed is the run that happens, to the byte.
+  if (use == Pass::train) {
+    const int64_t planned = ledger_of(plan_, rank_).total_bytes();
+    check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
+  }
   optimizer_.bind(m, v);
   sync_.bind(stage_.gradients(), staging);
 }

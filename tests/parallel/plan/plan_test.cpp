@@ -147,8 +147,8 @@ TEST(Plan, ATensorsBytesFollowItsRowsAndItsCut) {
   const Plan plan = make_plan(toy_workload({}), parallel, 3);
   EXPECT_EQ(local_bytes(plan, {.name = "x", .columns = 48, .rows = Rows::share}, 1), 7 * 48 * 4);
   EXPECT_EQ(local_bytes(plan, {.name = "h", .columns = 48, .dtype = DType::bf16}, 1), 21 * 48 * 2);
-  // 199 ids over 3 ranks are 66, 66, 67; a chunk has 5 rows whatever N is.
-  const RowTensor logits{.name = "logits", .columns = 199, .split = Split{.dim = 0}, .fixed_rows = 5};
+  // 199 ids over 3 ranks are 66, 66, 67; a chunk has 5 rows of the 21.
+  const RowTensor logits{.name = "logits", .columns = 199, .split = Split{.dim = 0}, .max_rows = 5};
   EXPECT_EQ(local_bytes(plan, logits, 1), 5 * 66 * 4);
   EXPECT_EQ(local_bytes(plan, logits, 2), 5 * 67 * 4);
 }
