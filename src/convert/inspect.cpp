@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t max_manifest_bytes = int64_t{1} << 30;
+
 /// Text that grows line by line.
 class Lines {
  public:
@@ -152,8 +154,12 @@ Inspection inspect_checkpoints(const fs::path& path, const std::vector<fs::path>
 }
 
 Inspection inspect_directory(const fs::path& path, Checksums checksums) {
-  if (fs::exists(path / manifest_name)) return inspect_checkpoint(path, checksums);
-  if (fs::exists(path / "config.json")) return inspect_model(path);
+  const bool has_config = fs::exists(path / "config.json");
+  const bool has_manifest = fs::exists(path / manifest_name);
+  if (has_manifest && (!has_config || is_manifest(read_text(path / manifest_name, max_manifest_bytes)))) {
+    return inspect_checkpoint(path, checksums);
+  }
+  if (has_config) return inspect_model(path);
   for (const fs::path& directory : {path, path / "checkpoints"}) {
     std::vector<fs::path> steps;
     std::error_code error;

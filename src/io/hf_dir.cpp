@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view single_name = "model.safetensors";
 constexpr std::string_view index_name = "model.safetensors.index.json";
+constexpr int64_t max_config_bytes = int64_t{16} << 20;
 constexpr int64_t max_small_bytes = int64_t{256} << 20;
 
 /// A name that means a file of this very directory.
@@ -85,7 +86,7 @@ HfDir HfDir::open(const fs::path& directory) {
   check(fs::exists(config, error), ExitCode::input, "{}: config.json is missing: is it a model directory?",
         directory.string());
   check_link(directory, config);
-  result.config_text_ = read_text(config, max_small_bytes);
+  result.config_text_ = read_text(config, max_config_bytes);
   result.config_ = parse_json(result.config_text_, config.string());
   if (fs::exists(fs::symlink_status(directory / single_name, error))) {
     result.add_file(std::string(single_name));
@@ -215,7 +216,7 @@ Json read_hf_config(const fs::path& directory) {
         directory.string(), fs::exists(directory, error) ? "is not a directory" : "no such directory");
   const fs::path path = directory / "config.json";
   check_link(directory, path);
-  return read_json(path, max_small_bytes);
+  return read_json(path, max_config_bytes);
 }
 
 const std::vector<std::string>& small_hf_files() {

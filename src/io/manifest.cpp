@@ -229,6 +229,10 @@ std::string to_text(const Manifest& manifest) {
   return text + std::string(crc_member) + hex(crc) + "\"\n}\n";
 }
 
+bool is_manifest(std::string_view text) {
+  return text.starts_with("{\n\"format\": \"ptrain checkpoint ");
+}
+
 Manifest parse_manifest(std::string_view text, std::string_view where_text) {
   const std::string where(where_text);
   const size_t end = text.rfind(crc_member);

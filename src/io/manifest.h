@@ -42,6 +42,8 @@ struct Manifest {
 /// "weight", "master", "first_moment", "second_moment": also the first part of the datasets' names in state/.
 std::string_view name_of(Manifest::Kind kind);
 
+/// Whether a text begins as a checkpoint's manifest does; other programs have files of that name too.
+bool is_manifest(std::string_view text);
 /// The text of MANIFEST.json; its last member is the CRC32C of all bytes before.
 std::string to_text(const Manifest& manifest);
 /// Errors (ExitCode::input, naming `where`): not whole, a wrong CRC, something that contradicts itself or

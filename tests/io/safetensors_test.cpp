@@ -224,5 +224,30 @@ TEST(Safetensors, EveryTruncationOfAFileIsRefused) {
   }
 }
 
+TEST(Safetensors, NoFlippedByteOfAHeaderDoesMoreThanBeRefused) {
+  TemporaryDirectory directory;
+  const std::filesystem::path path = directory.path() / "x.safetensors";
+  const OwnedTensor a = random_tensor(Shape{3, 5}, 1), b = random_tensor(Shape{4}, 2);
+  write_safetensors(path, {{"a", a.view}, {"b", b.view}}, {{"format", "pt"}});
+  const int64_t header_bytes = SafetensorsFile::open(path).header_bytes();
+  const File file = File::open_for_writing(path);
+  for (int64_t at = 0; at < header_bytes; ++at) {
+    for (const int mask : {0x01, 0x02, 0x10, 0x80, 0xff}) {
+      char byte = 0;
+      file.read_at(at, &byte, 1);
+      const auto flipped = static_cast<char>(byte ^ mask);
+      file.write_at(at, &flipped, 1);
+      try {
+        const SafetensorsFile opened = SafetensorsFile::open(path);
+        for (const SafetensorsEntry& entry : opened.entries())
+          opened.read(entry.name);  // what is accepted can be read
+      } catch (const Error& error) {
+        ASSERT_EQ(error.code(), ExitCode::input);
+      }
+      file.write_at(at, &byte, 1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ptrain
