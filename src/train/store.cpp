@@ -19,12 +19,6 @@ void write_all(int fd, std::string_view text, const std::string& path) {
   }
 }
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 /// The rows to keep: whole lines of steps up to last_step.
 std::string kept_rows(const std::string& text, int64_t last_step) {
   std::string kept;
@@ -43,6 +37,12 @@ std::string kept_rows(const std::string& text, int64_t last_step) {
 }
 
 }  // namespace
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
 
 RunLock::RunLock(const std::filesystem::path& output, const std::string& job) {
   const std::string path = (output / ".lock").string();

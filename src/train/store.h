@@ -25,6 +25,8 @@ class RunLock {
   int fd_ = -1;
 };
 
+std::string host_name();
+
 /// Appends JSON objects, one a line, each written by one write().
 class MetricsFile {
  public:

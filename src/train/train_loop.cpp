@@ -49,9 +49,13 @@ class Run {
         output_(config_.output) {}
 
   ExitCode go();
+  /// <output>/failure.json: who failed, where and why. Written by the rank that speaks, once the output is
+  /// this run's.
+  void note_failure(const Error& error) const;
 
  private:
   bool is_first() const { return world_.rank() == 0; }
+  void enter(std::string_view phase) { phase_ = phase; }
   void say(std::string_view line) const {
     if (is_first()) environment_.say(line);
   }
@@ -92,6 +96,9 @@ class Run {
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   fs::path last_checkpoint_;
+  std::string_view phase_ = "start";  // for failure.json, as the next
+  int64_t step_ = 0;
+  bool has_output_ = false;
 };
 
 void Run::claim_output() {
@@ -108,7 +115,9 @@ void Run::claim_output() {
     check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());
     lock_ = RunLock(output_, environment_.job);
     write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
+    fs::remove(output_ / "failure.json");
   });
+  has_output_ = true;
 }
 
 void Run::read_model() {
@@ -200,6 +209,7 @@ void Run::log(const StepResult& result) {
 }
 
 void Run::evaluate(int64_t step) {
+  enter("evaluating");
   const Evaluation evaluation =
       trainer_->evaluate(*validation_.batches, validation_.batches->steps_per_epoch(0));
   if (is_first()) {
@@ -215,6 +225,7 @@ void Run::evaluate(int64_t step) {
     best_loss_ = evaluation.loss;
     keep_as_model();
   }
+  enter("training");
 }
 
 DType Run::file_dtype() const {
@@ -233,6 +244,7 @@ DType Run::file_dtype() const {
 }
 
 void Run::save(int64_t step) {
+  enter("saving a checkpoint");
   const double begin = unix_time();
   Json run = identity_;
   run["updates"] = trainer_->updates();
@@ -246,6 +258,7 @@ void Run::save(int64_t step) {
                                       .run = run},
                                      slices_to_save(*trainer_));
   progress_.checkpoint_stall_s = unix_time() - begin;
+  enter("training");
 }
 
 bool Run::is_stop_wanted() {
@@ -257,6 +270,7 @@ bool Run::is_stop_wanted() {
 /// Returns false when it was asked to stop before the end.
 bool Run::train() {
   for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
+    step_ = step;
     const StepResult result = trainer_->step(*training_.batches, step, steps_);
     log(result);
     const bool is_last = step == steps_;
@@ -283,10 +297,15 @@ void Run::link_model() {
 
 ExitCode Run::go() {
   claim_output();
+  enter("reading the model's configuration");
   read_model();
+  enter("reading the data");
   open_data();
+  enter("building the trainer");
   build_trainer();
+  enter("loading weights");
   resume();
+  enter("training");
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
   const bool was_finished = done_steps_ >= steps_ && fs::exists(output_ / "model" / "config.json");
   if (!was_finished) {
@@ -304,10 +323,29 @@ ExitCode Run::go() {
   return ExitCode::done;
 }
 
+void Run::note_failure(const Error& error) const {
+  const auto* agreed_error = dynamic_cast<const AgreedError*>(&error);
+  if (!has_output_ || (agreed_error != nullptr && !agreed_error->is_speaker())) return;
+  const Json failure = {{"rank", world_.rank()},  {"host", host_name()},
+                        {"phase", phase_},        {"step", step_},
+                        {"reason", error.what()}, {"exit_code", static_cast<int>(error.code())}};
+  try {
+    write_text(output_ / "failure.json", failure.dump(2) + "\n");
+  } catch (const Error&) {
+    // The disk may be what failed; the reason is on stderr in any case.
+  }
+}
+
 }  // namespace
 
 ExitCode run_training(const LoadedConfig& loaded, const RunEnvironment& environment) {
-  return Run(loaded, environment).go();
+  Run run(loaded, environment);
+  try {
+    return run.go();
+  } catch (const Error& error) {
+    run.note_failure(error);
+    throw;
+  }
 }
 
 }  // namespace ptrain
