@@ -9,6 +9,17 @@ std::span<const Verb> verbs() {
        .usage = "CONFIG [--key value ...]",
        .takes = Takes::file,
        .run = run_train},
+      {.name = "check",
+       .summary = "validates configuration, model and data, and prints what would run",
+       .usage = "CONFIG [--ranks N] [--no-data] [--one-step]",
+       .takes = Takes::file_keys,
+       .flags = {{.name = "ranks", .value = "N", .help = "how many the run would have; not needed here"},
+                 {.name = "no-data", .help = "leave the data alone; the model needs no weights then"},
+                 {.name = "one-step", .help = "also load, take a step, save, read back; on the run's ranks"}},
+       .details = "Without --ranks: as many as mpirun started, or the fewest that the mesh takes. Text is "
+                  "tokenized\n"
+                  "into the cache below output, which the run then uses.",
+       .run = run_check},
       {.name = "config-schema",
        .summary = "JSON Schema of every configuration key, with defaults and units",
        .run = run_config_schema},

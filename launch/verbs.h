@@ -14,6 +14,7 @@ std::span<const Verb> verbs();
 int run_config_schema(const Arguments& arguments);
 int run_generate(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
+int run_check(const Arguments& arguments);
 int run_help(const Arguments& arguments);
 int run_export(const Arguments& arguments);
 int run_import(const Arguments& arguments);

@@ -292,8 +292,8 @@ int64_t load_checkpoint(Communicator& world, const FoundCheckpoint& checkpoint,
 
 std::optional<FoundCheckpoint> resume_newest(Communicator& world, const fs::path& root,
                                              std::span<const StateSlice> wanted,
-                                             const std::function<void(const Manifest&)>& accept) {
-  int64_t below_step = std::numeric_limits<int64_t>::max();
+                                             const std::function<void(const Manifest&)>& accept,
+                                             int64_t below_step) {
   std::string last_reason;
   while (true) {
     // Rank 0 looks; the others open what it found, so that all speak of the same checkpoint.

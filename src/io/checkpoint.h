@@ -71,7 +71,8 @@ int64_t load_checkpoint(Communicator& world, const FoundCheckpoint& checkpoint,
 /// some, but none is whole.
 std::optional<FoundCheckpoint> resume_newest(Communicator& world, const std::filesystem::path& root,
                                              std::span<const StateSlice> wanted,
-                                             const std::function<void(const Manifest&)>& accept = {});
+                                             const std::function<void(const Manifest&)>& accept = {},
+                                             int64_t below_step = std::numeric_limits<int64_t>::max());
 
 /// "step-00000500"
 std::string checkpoint_name(int64_t step);

@@ -68,6 +68,21 @@ DType stored_dtype(const HfDir& directory) {
   return directory.tensors().empty() ? DType::f32 : directory.tensors().front().dtype;
 }
 
+DType checkpoint_dtype(const Config& config) {
+  switch (config.checkpoint.dtype) {
+    case Config::FileType::fp32:
+      return DType::f32;
+    case Config::FileType::bf16:
+      return DType::bf16;
+    case Config::FileType::fp16:
+      return DType::f16;
+    case Config::FileType::automatic:
+      break;
+  }
+  return config.model.init == Config::Init::random ? DType::f32
+                                                   : stored_dtype(HfDir::open(config.model.path));
+}
+
 void save_model(Communicator& world, const std::filesystem::path& source,
                 const std::filesystem::path& directory, const Plan& plan, const Stage& stage, DType dtype) {
   const std::filesystem::path temporary = directory.parent_path() / (".tmp-" + directory.filename().string());

@@ -10,6 +10,7 @@
 #include "src/io/hf_write.h"
 #include "src/io/load.h"
 #include "src/model/stage.h"
+#include "src/train/config.h"
 
 namespace ptrain {
 
@@ -39,6 +40,9 @@ std::vector<WrittenSlice> written_slices(const Plan& plan, const Stage& stage, i
 
 /// The dtype of the tensors in a directory (the first weight's); f32 where it has none.
 DType stored_dtype(const HfDir& directory);
+
+/// The dtype that the run's safetensors files get: checkpoint.dtype, `auto` resolved.
+DType checkpoint_dtype(const Config& config);
 
 /// Collective: an HF directory of the trained weights: config.json, tokenizer files of `source`, safetensors.
 /// Written beside and renamed, so that `directory` is whole or not there.

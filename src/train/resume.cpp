@@ -1,5 +1,7 @@
 #include "src/train/resume.h"
 
+#include <fmt/ranges.h>
+
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
 #include "src/io/hf_dir.h"
@@ -28,6 +30,13 @@ std::string model_digest(const Config& config) {
   return fmt::format("{:016x}", identity);
 }
 
+/// A value with the name that people know it by, which itself may change: "m/llama (01234567)".
+std::string named_value(const Json& run, const std::string& key, const Json& value) {
+  const auto text = value.get<std::string>();
+  if (!run.contains("names") || !run["names"].contains(key)) return text;
+  return fmt::format("{} ({})", run["names"][key].get<std::string>(), text);
+}
+
 }  // namespace
 
 Json run_identity(const Config& config, const DocumentSource& training_data) {
@@ -43,7 +52,9 @@ Json run_identity(const Config& config, const DocumentSource& training_data) {
         "optimizer.clip_grad_norm", "train.steps", "train.epochs", "precision"}) {
     free[key] = value_text(config, key);
   }
-  return {{"fixed", fixed}, {"free", free}};
+  const Json names = {{"model", config.model.path},
+                      {"data", fmt::format("{}", fmt::join(config.data.train, ", "))}};
+  return {{"fixed", fixed}, {"free", free}, {"names", names}};
 }
 
 void check_resume(const Json& saved, const Json& now, int64_t step) {
@@ -52,8 +63,11 @@ void check_resume(const Json& saved, const Json& now, int64_t step) {
         saved.contains("fixed") && saved["fixed"].contains(key) ? saved["fixed"][key] : Json("nothing");
     check(old == value, ExitCode::usage,
           "{}: the checkpoint of step {} was made with {}, now it is {}; put it back, or give another output",
-          key, step, old.get<std::string>(), value.get<std::string>());
+          key, step, named_value(saved, key, old), named_value(now, key, value));
   }
+}
+
+void warn_of_changes(const Json& saved, const Json& now, int64_t step) {
   for (const auto& [key, value] : now.at("free").items()) {
     if (!saved.contains("free") || !saved["free"].contains(key) || saved["free"][key] == value) continue;
     log::warn("{} changes from {} to {} after step {}", key, saved["free"][key].get<std::string>(),

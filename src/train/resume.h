@@ -10,12 +10,13 @@
 namespace ptrain {
 
 /// The run as a checkpoint's manifest keeps it: {"fixed": {...}, "free": {...}}, key by key of the
-/// configuration.
+/// configuration, and "names": the model's and the data's paths, for messages alone.
 Json run_identity(const Config& config, const DocumentSource& training_data);
 
-/// Errors: ExitCode::usage where a fixed value of the checkpoint of `step` differs, naming both values. A
-/// free one that differs gives a warning.
+/// Errors: ExitCode::usage where a fixed value of the checkpoint of `step` differs, naming both values.
 void check_resume(const Json& saved, const Json& now, int64_t step);
+/// A warning for each free value that differs.
+void warn_of_changes(const Json& saved, const Json& now, int64_t step);
 
 /// Makes `directory` an HF directory of the model files of `checkpoint` (everything but state/ and the
 /// manifest): hard links, copies where links cannot be. Appears whole under its name. Errors:

@@ -19,6 +19,7 @@
 #include "src/train/store.h"
 #include "src/train/tensorboard.h"
 #include "src/train/trainer.h"
+#include "src/train/weight_check.h"
 
 namespace ptrain {
 namespace {
@@ -63,6 +64,7 @@ class Run {
   void claim_output();
   void read_model();
   void open_data();
+  bool look_for_checkpoint();
   void build_trainer();
   void load_model();
   void resume();
@@ -70,7 +72,6 @@ class Run {
   bool train();
   void save(int64_t step);
   bool is_stop_wanted();
-  DType file_dtype() const;
   void log(const StepResult& result);
   void evaluate(int64_t step);
   void keep_as_model();
@@ -84,11 +85,14 @@ class Run {
   RunLock lock_;
   ModelSpec spec_;
   std::optional<Plan> plan_;
+  std::optional<HfDir> weights_;   // where they are not drawn at random
+  DType file_dtype_ = DType::f32;  // of the safetensors that are written
   std::optional<TextEncoder> encoder_;
   RunData training_, validation_;
   std::optional<Trainer> trainer_;
   int64_t steps_ = 0;
-  int64_t done_steps_ = 0;  // of an earlier start
+  int64_t newest_step_ = std::numeric_limits<int64_t>::max() - 1;  // of the newest whole checkpoint
+  int64_t done_steps_ = 0;                                         // of an earlier start
   MetricsFile metrics_;
   TensorBoard tensorboard_;
   RunProgress progress_;
@@ -114,16 +118,22 @@ void Run::claim_output() {
     fs::create_directories(output_, error);
     check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());
     lock_ = RunLock(output_, environment_.job);
-    write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
     fs::remove(output_ / "failure.json");
   });
   has_output_ = true;
 }
 
+/// The headers of the weights too, long before the weights: what is wrong there is found at once.
 void Run::read_model() {
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
     plan_ = plan_of(config_, spec_, world_.size(), resolved_precision(config_, Config::Device::cpu));
+    if (config_.model.init == Config::Init::pretrained) {
+      weights_ = HfDir::open(config_.model.path);
+      const std::vector<std::string> unused = check_weights(spec_, *weights_);
+      if (is_first()) warn_of_unused(*weights_, unused);
+    }
+    file_dtype_ = checkpoint_dtype(config_);
     encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
   });
 }
@@ -163,28 +173,47 @@ void Run::load_model() {
     initialise_weights(spec_, stage.placed(), static_cast<uint64_t>(config_.train.seed), stage.parameters());
     return;
   }
-  std::optional<HfDir> directory;
-  agreed(world_, [&] { directory = HfDir::open(config_.model.path); });
-  load_weights(world_, *directory, stage.placed(), stage.parameters());
+  load_weights(world_, *weights_, stage.placed(), stage.parameters());
+}
+
+/// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
+bool Run::look_for_checkpoint() {
+  int64_t is_finished = 0;
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    identity_ = run_identity(config_, *training_.dataset);
+    const auto newest = find_newest(output_ / "checkpoints");
+    if (!newest) return;
+    check_resume(newest->manifest.run, identity_, newest->step);
+    newest_step_ = newest->step;
+    is_finished = newest->step >= steps_ && fs::exists(output_ / "model" / "config.json");
+  });
+  world_.broadcast(Tensor(&newest_step_, {1}, DType::i64), 0);
+  world_.broadcast(Tensor(&is_finished, {1}, DType::i64), 0);
+  return is_finished != 0;
 }
 
 void Run::resume() {
-  agreed(world_, [&] { identity_ = run_identity(config_, *training_.dataset); });
+  const auto accept = [&](const Manifest& manifest) {
+    if (is_first()) check_resume(manifest.run, identity_, manifest.step);
+  };
   const auto found =
-      resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_),
-                    [&](const Manifest& manifest) { check_resume(manifest.run, identity_, manifest.step); });
+      resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_), accept, newest_step_ + 1);
   if (!found) return load_model();
   done_steps_ = found->step;
   last_checkpoint_ = found->path;
   trainer_->set_updates(found->manifest.run.value("updates", found->step));
   progress_.skipped_steps = found->step - trainer_->updates();
   if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
-  if (is_first()) log::info("goes on after step {} from {}", done_steps_, found->path.string());
+  if (!is_first()) return;
+  warn_of_changes(found->manifest.run, identity_, done_steps_);
+  log::info("goes on after step {} from {}", done_steps_, found->path.string());
 }
 
 void Run::open_logs() {
   agreed(world_, [&] {
     if (!is_first()) return;
+    write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
     metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
     if (config_.log.tensorboard) tensorboard_ = TensorBoard(output_, unix_time());
   });
@@ -228,21 +257,6 @@ void Run::evaluate(int64_t step) {
   enter("training");
 }
 
-DType Run::file_dtype() const {
-  switch (config_.checkpoint.dtype) {
-    case Config::FileType::fp32:
-      return DType::f32;
-    case Config::FileType::bf16:
-      return DType::bf16;
-    case Config::FileType::fp16:
-      return DType::f16;
-    case Config::FileType::automatic:
-      break;
-  }
-  return config_.model.init == Config::Init::random ? DType::f32
-                                                    : stored_dtype(HfDir::open(config_.model.path));
-}
-
 void Run::save(int64_t step) {
   enter("saving a checkpoint");
   const double begin = unix_time();
@@ -254,7 +268,7 @@ void Run::save(int64_t step) {
                                       .source = config_.model.path,
                                       .step = step,
                                       .keep = config_.checkpoint.keep,
-                                      .tensors = model_tensors(*plan_, file_dtype()),
+                                      .tensors = model_tensors(*plan_, file_dtype_),
                                       .run = run},
                                      slices_to_save(*trainer_));
   progress_.checkpoint_stall_s = unix_time() - begin;
@@ -285,7 +299,7 @@ bool Run::train() {
 }
 
 void Run::keep_as_model() {
-  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), file_dtype());
+  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), file_dtype_);
 }
 
 /// <output>/model as the newest checkpoint's own files: hard links, or copies where the disk has none.
@@ -301,25 +315,25 @@ ExitCode Run::go() {
   read_model();
   enter("reading the data");
   open_data();
+  enter("looking for a checkpoint");
+  if (look_for_checkpoint()) {
+    if (is_first()) log::info("already done: the model lies in {}", (output_ / "model").string());
+    return ExitCode::done;
+  }
   enter("building the trainer");
   build_trainer();
   enter("loading weights");
   resume();
   enter("training");
-  const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
-  const bool was_finished = done_steps_ >= steps_ && fs::exists(output_ / "model" / "config.json");
-  if (!was_finished) {
-    open_logs();
-    if (!train()) {
-      if (is_first())
-        log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
-      return ExitCode::saved_on_signal;
-    }
-    if (!has_best || !fs::exists(output_ / "model")) link_model();
+  open_logs();
+  if (!train()) {
+    if (is_first())
+      log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
+    return ExitCode::saved_on_signal;
   }
-  if (is_first())
-    log::info("{}: the model lies in {}", was_finished ? "already done" : "done",
-              (output_ / "model").string());
+  const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
+  if (!has_best || !fs::exists(output_ / "model")) link_model();
+  if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
   return ExitCode::done;
 }
 

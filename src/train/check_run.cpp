@@ -1,0 +1,348 @@
+#include "src/train/check_run.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <optional>
+
+#include "kernels/base/crc32c.h"
+#include "kernels/base/log.h"
+#include "parallel/comm/agree.h"
+#include "parallel/plan/print.h"
+#include "src/data/show_rows.h"
+#include "src/train/config_check.h"
+#include "src/train/model_files.h"
+#include "src/train/resume.h"
+#include "src/train/run_data.h"
+#include "src/train/run_plan.h"
+#include "src/train/state_files.h"
+#include "src/train/weight_check.h"
+
+namespace ptrain {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t shown_rows = 2;
+constexpr size_t shown_lines = 8;      // of a row
+constexpr size_t shown_columns = 160;  // of a line
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// The first lines of a text, each cut where it is long.
+std::string shortened(std::string_view text) {
+  std::string shown;
+  size_t lines = 0;
+  for (size_t begin = 0; begin < text.size(); ++lines) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view line = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (lines >= shown_lines) continue;
+    const bool is_long = line.size() > shown_columns;
+    if (is_long) {
+      size_t cut = shown_columns;
+      while (cut > 0 && (static_cast<unsigned char>(line[cut]) & 0xC0) == 0x80) --cut;  // inside a character
+      line = line.substr(0, cut);
+    }
+    shown += fmt::format("  {}{}\n", line, is_long ? " …" : "");
+  }
+  if (lines > shown_lines) shown += fmt::format("    … {} more\n", lines - shown_lines);
+  return shown;
+}
+
+/// A directory that is gone when the object is, and its parent with it where that was made for it.
+class Scratch {
+ public:
+  explicit Scratch(fs::path path) : path_(std::move(path)), had_parent_(fs::exists(path_.parent_path())) {}
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+    if (!had_parent_) fs::remove(path_.parent_path(), ignored);  // unless there is something in it
+  }
+
+ private:
+  fs::path path_;
+  bool had_parent_;
+};
+
+/// Every tensor that a checkpoint brings back.
+std::vector<Tensor> tensors_of(const std::vector<StateSlice>& slices) {
+  std::vector<Tensor> tensors;
+  for (const StateSlice& slice : slices) {
+    for (const Tensor& tensor : {slice.weight, slice.first_moment, slice.second_moment}) {
+      if (tensor && tensor.numel() > 0) tensors.push_back(tensor);
+    }
+  }
+  return tensors;
+}
+
+int64_t bytes_of(const Tensor& tensor) {
+  return tensor.numel() * size_bytes(tensor.dtype);
+}
+
+class RunCheck {
+ public:
+  RunCheck(const LoadedConfig& loaded, const CheckRequest& request, Communicator& world,
+           const Context& context)
+      : loaded_(loaded), config_(loaded.config), request_(request), world_(world), context_(context) {}
+
+  void go();
+
+ private:
+  bool is_first() const { return world_.rank() == 0; }
+  template <class... Args>
+  void say(fmt::format_string<Args...> text, Args&&... args) const {
+    if (is_first()) request_.say(fmt::format(text, std::forward<Args>(args)...));
+  }
+
+  void judge_configuration();
+  void look_at_model();
+  void look_at_weights();
+  void say_plan() const;
+  void look_at_data();
+  void count(const RunData& data, std::string_view key);
+  void look_at_output();
+  void show_rows(const RunData& data) const;
+  void take_a_step();
+  void save_and_read_back(Trainer& trainer);
+
+  const LoadedConfig& loaded_;
+  const Config& config_;
+  const CheckRequest& request_;
+  Communicator& world_;
+  Context context_;
+  ModelSpec spec_;
+  std::optional<Plan> plan_;
+  std::optional<HfDir> weights_;  // of a model that is not drawn at random
+  std::optional<TextEncoder> encoder_;
+  RunData training_, validation_;
+};
+
+void RunCheck::judge_configuration() {
+  agreed(world_, [&] {
+    check_config(loaded_, {.ranks = request_.ranks, .source = request_.source});
+    refuse_unbuilt(loaded_, request_.depth == CheckDepth::step ? Scope::this_machine : Scope::configuration);
+  });
+  say("configuration  {}: valid for {} rank{}", loaded_.file, request_.ranks, request_.ranks == 1 ? "" : "s");
+  for (const std::string& message : unbuilt_choices(loaded_, Scope::this_machine)) {
+    say("not here       {}", message);
+  }
+}
+
+void RunCheck::look_at_model() {
+  agreed(world_, [&] {
+    const auto device = config_.device == Config::Device::cuda ? Config::Device::cuda : Config::Device::cpu;
+    spec_ = read_model_spec(config_.model.path);
+    plan_ = plan_of(config_, spec_, request_.ranks, resolved_precision(config_, device), request_.source);
+  });
+  say("model          {}: {}, {} parameters", config_.model.path, spec_.family,
+      with_commas(parameter_count(spec_)));
+  look_at_weights();
+  agreed(world_, [&] { encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt); });
+  say("text           {}", encoder_->tokenizer
+                               ? fmt::format("a tokenizer of {} tokens", encoder_->tokenizer->size())
+                               : std::string("no tokenizer: rows must be ids"));
+}
+
+void RunCheck::look_at_weights() {
+  if (config_.model.init == Config::Init::random) {
+    return say("weights        drawn at random from seed {}", config_.train.seed);
+  }
+  if (request_.depth == CheckDepth::model && !has_weight_files(config_.model.path)) {
+    return say("weights        none in {}; training with model.init: pretrained needs them",
+               config_.model.path);
+  }
+  std::vector<std::string> unused;
+  agreed(world_, [&] {
+    weights_ = HfDir::open(config_.model.path);
+    unused = check_weights(spec_, *weights_);
+  });
+  if (is_first()) warn_of_unused(*weights_, unused);
+  say("weights        {} tensors in {} file{}, {}: names and shapes as config.json asks for",
+      weights_->tensors().size(), weights_->files().size(), weights_->files().size() == 1 ? "" : "s",
+      name_of(stored_dtype(*weights_)));
+}
+
+void RunCheck::say_plan() const {
+  const ParallelConfig& parallel = plan_->parallel;
+  say("mesh           {} rank{}: {}; schedule {}, ZeRO {}, sequence parallelism {}", plan_->mesh.world(),
+      plan_->mesh.world() == 1 ? "" : "s", to_string(plan_->mesh), name_of(parallel.schedule), parallel.zero,
+      parallel.is_sequence_parallel ? "on" : "off");
+  for (const StagePlan& stage : plan_->stages) {
+    const int rank = plan_->mesh.rank_of({.pipeline = stage.position});
+    const auto name_of_unit = [&](int64_t unit) {
+      return plan_->workload.units[static_cast<size_t>(unit)].name;
+    };
+    say("stage {:<8} {} to {}: {} parameters and {} a rank", stage.position, name_of_unit(stage.units.begin),
+        name_of_unit(stage.units.end() - 1), with_commas(flat_layout_of(*plan_, rank).elements),
+        bytes_text(static_cast<double>(ledger_of(*plan_, rank).total_bytes())));
+  }
+  say("batch          {} rows of {} tokens a step: {} micro-batches of {} on each of {} data ranks",
+      parallel.global, parallel.sequence_length, plan_->micros, parallel.micro, plan_->mesh.data);
+}
+
+void RunCheck::look_at_data() {
+  const fs::path cache = fs::path(config_.output) / "data";
+  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, plan_->mesh.data,
+                            true, cache, context_.threads, world_);
+  count(training_, "data.train");
+  if (!config_.data.validation.empty()) {
+    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_,
+                                plan_->mesh.data, false, cache, context_.threads, world_);
+    count(validation_, "data.validation");
+  }
+  const int64_t steps = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
+  say("steps          {}, {} an epoch", with_commas(steps),
+      with_commas(training_.batches->steps_per_epoch(0)));
+  look_at_output();
+  show_rows(training_);
+}
+
+/// Whether the run would begin or go on.
+void RunCheck::look_at_output() {
+  std::optional<int64_t> step;
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    const auto found = find_newest(fs::path(config_.output) / "checkpoints");
+    if (!found) return;
+    const Json identity = run_identity(config_, *training_.dataset);
+    check_resume(found->manifest.run, identity, found->step);
+    warn_of_changes(found->manifest.run, identity, found->step);
+    step = found->step;
+  });
+  say("output         {}: {}", config_.output,
+      step ? fmt::format("goes on after step {}", *step) : std::string("begins with step 1"));
+}
+
+/// Adds up the first epoch; each rank reads its share of the steps.
+void RunCheck::count(const RunData& data, std::string_view key) {
+  const Batches& batches = *data.batches;
+  const int64_t steps = batches.steps_per_epoch(0), global = batches.geometry().global;
+  std::array<int64_t, 2> sums{};  // supervised tokens, steps without any
+  std::optional<Error> error;
+  try {
+    for (int64_t step = 1 + world_.rank(); step <= steps; step += world_.size()) {
+      const int64_t supervised = batches.supervised(step);
+      sums[0] += supervised;
+      sums[1] += supervised == 0;
+    }
+  } catch (const Error& found) {
+    error = found;
+  }
+  agree(world_, error);
+  world_.all_reduce(Tensor(sums.data(), {2}, DType::i64));
+  int64_t rows = (steps - 1) * global;
+  for (int64_t row = 0; row < global; ++row) rows += !batches.parts(steps, row).empty();
+  agreed(world_, [&] {
+    check(sums[0] > 0, ExitCode::input,
+          "{}: no token is supervised, so there is nothing to learn; see what "
+          "`ptrain preprocess CONFIG --show 3` prints",
+          key);
+  });
+  say("{:<14} {}; {} tokens supervised; {} rows", key, describe(batches.counts(), batches.rules()), sums[0],
+      rows);
+  if (sums[1] > 0)
+    say("{:<14} {} of {} steps have no supervised token and will be skipped", "", sums[1], steps);
+}
+
+void RunCheck::show_rows(const RunData& data) const {
+  std::string text;
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    const DatasetOptions options{.files = config_.data.train,
+                                 .key = "data.train",
+                                 .vocabulary_size = spec_.V,
+                                 .cache_directory = {},
+                                 .threads = context_.threads};
+    const int64_t most = std::min(shown_rows, data.dataset->size());
+    for (const ShownDocument& shown : first_documents(options, encoder_->encoding(), most)) {
+      text += shortened(show(shown, encoder_->tokenizer.get()));
+    }
+  });
+  if (!text.empty()) text.pop_back();
+  say("supervised     + is learned, . is only read:\n{}", text);
+}
+
+void RunCheck::take_a_step() {
+  Trainer trainer(spec_, config_.optimizer, *plan_, world_, context_);
+  const double begin_s = now_s();
+  if (weights_) {
+    load_weights(world_, *weights_, trainer.stage().placed(), trainer.stage().parameters());
+  } else {
+    initialise_weights(spec_, trainer.stage().placed(), static_cast<uint64_t>(config_.train.seed),
+                       trainer.stage().parameters());
+  }
+  const double loaded_s = now_s();
+  int64_t step = 1;
+  while (training_.batches->supervised(step) == 0) ++step;  // count() saw that there is one
+  const int64_t steps = std::max(step, training_.batches->steps_per_epoch(0));
+  const StepResult result = trainer.step(*training_.batches, step, steps);
+  say("one step       loaded in {:.2f} s; step {}: loss {:.4f}, gradient norm {:.3f}, {:.2f} s",
+      loaded_s - begin_s, step, result.loss, result.grad_norm, result.step_s);
+  save_and_read_back(trainer);
+}
+
+/// Saves below the output, wipes the trainer's state, loads it and compares checksums of every tensor.
+void RunCheck::save_and_read_back(Trainer& trainer) {
+  int64_t process = ::getpid();
+  world_.broadcast(Tensor(&process, {1}, DType::i64), 0);
+  const fs::path root = fs::path(config_.output) / fmt::format(".check-{}", process);
+  std::optional<Scratch> scratch;
+  if (is_first()) scratch.emplace(root);
+  const double begin_s = now_s();
+  save_checkpoint(world_,
+                  {.root = root,
+                   .source = config_.model.path,
+                   .step = 1,
+                   .tensors = model_tensors(*plan_, checkpoint_dtype(config_))},
+                  slices_to_save(trainer));
+  const double saved_s = now_s();
+  const std::vector<StateSlice> slices = slices_to_load(trainer);
+  const std::vector<Tensor> tensors = tensors_of(slices);
+  std::vector<uint32_t> sums;
+  int64_t bytes = 0;
+  for (const Tensor& tensor : tensors) {
+    sums.push_back(crc32c(tensor.data, static_cast<size_t>(bytes_of(tensor))));
+    bytes += bytes_of(tensor);
+    std::memset(tensor.data, 0xFF, static_cast<size_t>(bytes_of(tensor)));
+  }
+  std::optional<FoundCheckpoint> found;
+  agreed(world_, [&] {
+    found = find_newest(root);
+    check(found.has_value(), ExitCode::resources, "{}: what was saved there is not there", root.string());
+  });
+  load_checkpoint(world_, *found, slices);
+  agreed(world_, [&] {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      check(crc32c(tensors[i].data, static_cast<size_t>(bytes_of(tensors[i]))) == sums[i],
+            "the checkpoint in {} did not bring back what was saved", root.string());
+    }
+  });
+  world_.all_reduce(Tensor(&bytes, {1}, DType::i64));
+  say("checkpoint     saved in {:.2f} s, read back in {:.2f} s: {} of state are the same; removed",
+      saved_s - begin_s, now_s() - saved_s, bytes_text(static_cast<double>(bytes)));
+}
+
+void RunCheck::go() {
+  judge_configuration();
+  look_at_model();
+  say_plan();
+  if (request_.depth == CheckDepth::model) return;
+  look_at_data();
+  if (request_.depth == CheckDepth::step) take_a_step();
+}
+
+}  // namespace
+
+void check_run(const LoadedConfig& loaded, const CheckRequest& request, Communicator& world,
+               const Context& context) {
+  RunCheck(loaded, request, world, context).go();
+}
+
+}  // namespace ptrain
