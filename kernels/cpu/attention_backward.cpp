@@ -76,14 +76,25 @@ struct KvHead {
   Head<T> dk, dv;
 };
 
-/// One tile of queries of one head: its dq, and its addends to dk and dv.
+/// A range of keys: multiples of the tile but for the end.
+struct KeyPart {
+  int64_t begin, end;
+};
+
+/// One tile of queries of one head against one part of the keys: its addends to dq, dk and dv. Parts come in
+/// ascending order; dq is set by the first that the queries see.
 template <class T>
-void backward_tile(const AttentionDims& dims, const QueryTile& queries, BackwardTile<T>& x,
+void backward_tile(const AttentionDims& dims, const QueryTile& queries, KeyPart part, BackwardTile<T>& x,
                    const KvHead<T>& kv, Head<T> dq) {
   const int64_t D = dims.D;
-  std::fill_n(x.dqueries, D * tile, T{0});
-  for (int64_t key = queries.begin_key(); key < queries.end_key(); key += tile) {
-    const int64_t keys = std::min(tile, queries.end_key() - key);
+  if (queries.begin_key() >= part.begin) {
+    std::fill_n(x.dqueries, D * tile, T{0});
+  } else {
+    copy_transposed<T>(queries, {dq.data, dq.stride}, D, x.dqueries);
+  }
+  const int64_t end = std::min(queries.end_key(), part.end);
+  for (int64_t key = std::max(queries.begin_key(), part.begin); key < end; key += tile) {
+    const int64_t keys = std::min(tile, end - key);
     // 1. Scores and gradients of the probabilities.
     multiply_scores(queries, kv.k, key, keys, D, x.queries, x.probabilities);
     multiply_scores(queries, kv.v, key, keys, D, x.dout, x.dscores);
@@ -117,6 +128,45 @@ void load_row_sums(const QueryTile& queries, Head<const T> out, Head<const T> do
   }
 }
 
+/// The tensors of a call, and what one task does with them.
+template <class T>
+struct BackwardCall {
+  const AttentionDims& dims;
+  Tensor q, k, v, document_start, out, lse, dout, delta, dq, dk, dv;
+
+  /// All queries of the heads that read key-value head `kv` of row b, against one part of its keys.
+  void run(int64_t b, int64_t kv, KeyPart part) const {
+    const KvHead<T> keys{head_of<const T>(dims, k, b, kv), head_of<const T>(dims, v, b, kv),
+                         head_of<T>(dims, dk, b, kv), head_of<T>(dims, dv, b, kv)};
+    BackwardTile<T> x;
+    for (int64_t h = 0; h < dims.H; ++h) {
+      if (kv_head_of(dims, h) != kv) continue;
+      const Head<const T> head_q = head_of<const T>(dims, q, b, h),
+                          head_dout = head_of<const T>(dims, dout, b, h);
+      const int64_t position = (b * dims.H + h) * dims.T;
+      for (int64_t first = part.begin; first < dims.T; first += tile) {
+        const QueryTile queries(dims, document_start.as<int32_t>(), b, first);
+        if (queries.begin_key() >= part.end) continue;
+        load_row_sums<T>(queries, head_of<const T>(dims, out, b, h), head_dout, dims.D,
+                         lse.as<T>() + position, delta.as<T>() + position, x);
+        copy_transposed(queries, head_q, dims.D, x.queries);
+        copy_transposed(queries, head_dout, dims.D, x.dout);
+        copy_rows(queries, head_q, dims.D, x.query_rows);
+        copy_rows(queries, head_dout, dims.D, x.dout_rows);
+        backward_tile(dims, queries, part, x, keys, head_of<T>(dims, dq, b, h));
+      }
+    }
+  }
+};
+
+/// Parts of the keys of a head. More than one only where whole heads leave threads idle: a part loads the
+/// queries again.
+int64_t key_parts(const AttentionDims& dims, int threads) {
+  constexpr int64_t part_length = 512;
+  const bool fills_threads = dims.B * dims.K % threads == 0 || dims.B * dims.K >= 8 * threads;
+  return fills_threads ? 1 : (dims.T + part_length - 1) / part_length;
+}
+
 }  // namespace
 
 void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
@@ -127,33 +177,14 @@ void attention_backward(Context& context, const AttentionDims& dims, Tensor q, T
         dims.D);
   cpu::fill(context, dk, 0);
   cpu::fill(context, dv, 0);
+  const int64_t tiles = (dims.T + tile - 1) / tile, parts = key_parts(dims, context.threads);
   with_float(q.dtype, [&]<class T>() {
-    const int32_t* start = document_start.as<int32_t>();
-    const T* all_lse = lse.as<T>();
-    T* all_delta = delta.as<T>();
-    // A task owns a key-value head: dk and dv are summed over its query heads and their tiles in ascending
-    // order, whatever the number of threads.
-    parallel_tasks(context.threads, dims.B * dims.K, [&](int64_t task) {
-      const int64_t b = task / dims.K, kv = task % dims.K;
-      const KvHead<T> keys{head_of<const T>(dims, k, b, kv), head_of<const T>(dims, v, b, kv),
-                           head_of<T>(dims, dk, b, kv), head_of<T>(dims, dv, b, kv)};
-      BackwardTile<T> x;
-      for (int64_t h = 0; h < dims.H; ++h) {
-        if (kv_head_of(dims, h) != kv) continue;
-        const Head<const T> queries_of_head = head_of<const T>(dims, q, b, h),
-                            dout_of_head = head_of<const T>(dims, dout, b, h);
-        for (int64_t first = 0; first < dims.T; first += tile) {
-          const QueryTile queries(dims, start, b, first);
-          const int64_t position = (b * dims.H + h) * dims.T;
-          load_row_sums<T>(queries, head_of<const T>(dims, out, b, h), dout_of_head, dims.D,
-                           all_lse + position, all_delta + position, x);
-          copy_transposed(queries, queries_of_head, dims.D, x.queries);
-          copy_transposed(queries, dout_of_head, dims.D, x.dout);
-          copy_rows(queries, queries_of_head, dims.D, x.query_rows);
-          copy_rows(queries, dout_of_head, dims.D, x.dout_rows);
-          backward_tile(dims, queries, x, keys, head_of<T>(dims, dq, b, h));
-        }
-      }
+    const BackwardCall<T> call{dims, q, k, v, document_start, out, lse, dout, delta, dq, dk, dv};
+    // A chain is a key-value head: dk and dv are summed over its query heads and their tiles in ascending
+    // order, dq over its tiles of keys in ascending order, whatever the number of threads and parts.
+    parallel_chains(context.threads, dims.B * dims.K, parts, [&](int64_t chain, int64_t part) {
+      const KeyPart keys{tiles * part / parts * tile, std::min(tiles * (part + 1) / parts * tile, dims.T)};
+      call.run(chain / dims.K, chain % dims.K, keys);
     });
   });
 }

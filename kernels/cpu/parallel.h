@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace ptrain::cpu {
 
@@ -44,6 +45,29 @@ void parallel_tasks(int threads, int64_t count, const Body& body) {
   }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(parts)
   for (int64_t task = 0; task < count; ++task) body(task);
+}
+
+/// Calls body(chain, link) for every link of every chain: the links of a chain one after another in ascending
+/// order, different chains at the same time.
+template <class Body>
+void parallel_chains(int threads, int64_t chains, int64_t links, const Body& body) {
+  if (links == 1 || threads == 1) {
+    parallel_tasks(threads, chains, [&](int64_t chain) {
+      for (int64_t link = 0; link < links; ++link) body(chain, link);
+    });
+    return;
+  }
+  std::vector<char> order(static_cast<size_t>(chains));  // only its addresses matter: links wait on them
+  char* marks = order.data();
+#pragma omp parallel num_threads(threads)
+#pragma omp single
+  for (int64_t link = 0; link < links; ++link) {
+    for (int64_t chain = 0; chain < chains; ++chain) {
+#pragma omp task firstprivate(chain, link) depend(inout : marks[chain])
+      body(chain, link);
+    }
+  }
+  static_cast<void>(marks);
 }
 
 }  // namespace ptrain::cpu

@@ -16,7 +16,7 @@ template <class T, int64_t width>
 inline void exchange_blocks(Vector<T>* rows) {
   // Which lane of the two registers comes to each lane; the second register's count from lanes<T>.
   constexpr auto all = static_cast<Integer<T>>(lanes<T>), step = static_cast<Integer<T>>(width);
-  Vector<Integer<T>> low, high;
+  Vector<Integer<T>> low{}, high{};
   for (Integer<T> lane = 0; lane < all; ++lane) {
     low[lane] = lane & step ? all + lane - step : lane;
     high[lane] = lane & step ? all + lane : lane + step;
