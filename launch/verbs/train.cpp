@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "launch/peak_file.h"
 #include "launch/runtime.h"
 #include "launch/verbs.h"
 #include "src/train/train_loop.h"
@@ -28,7 +29,7 @@ int run_train(const Arguments& arguments) {
     const ExitCode code = run_training(loaded, {.world = runtime.world,
                                                 .context = runtime.context,
                                                 .job = job == nullptr ? "" : job,
-                                                .peak_flops = std::nullopt,
+                                                .peak_flops = measured_peak(runtime),
                                                 .say =
                                                     [](std::string_view line) {
                                                       fmt::print("{}\n", line);

@@ -1,0 +1,90 @@
+// ptrain bench decode: prefill of a prompt and then token after token at batch 1, against the memory's speed.
+#include "launch/bench/bench.h"
+#include "launch/bench/timing.h"
+#include "parallel/comm/agree.h"
+#include "src/infer/decoder.h"
+#include "src/train/model_files.h"
+
+namespace ptrain::bench {
+namespace {
+
+/// Bytes that all ranks read for one token behind `position` cached ones: every matrix once, keys and values.
+double bytes_of_token(const ModelSpec& spec, double position) {
+  const double weights = static_cast<double>(matmul_parameters(spec));
+  const double cache = static_cast<double>(2 * spec.L * spec.K * spec.D) * position;
+  return 4 * (weights + cache);
+}
+
+std::vector<int32_t> made_up_prompt(int64_t length, int64_t V) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>((i * 7919 + 17) % V));
+  return ids;
+}
+
+}  // namespace
+
+Report run_decode(Runtime& runtime, const LoadedConfig& loaded) {
+  const std::filesystem::path directory = loaded.config.model.path;
+  const int64_t length = runtime.arguments.integer("prompt-length", 256, 2, 1 << 20);
+  const int64_t count = runtime.arguments.integer("tokens", 64, 1, 1 << 20);
+  ModelSpec spec;
+  std::optional<HfDir> files;
+  agreed(runtime.world, [&] {
+    spec = read_model_spec(directory);
+    files = HfDir::open(directory);
+    const int ranks = runtime.world.size();
+    check(spec.H % ranks == 0, ExitCode::usage,
+          "the model has {} attention heads, which {} ranks do not divide", spec.H, ranks);
+    check(length + count <= spec.max_positions, ExitCode::usage,
+          "--prompt-length {} and --tokens {} are more than the model's {} positions", length, count,
+          spec.max_positions);
+  });
+  Decoder decoder(spec, &runtime.world, runtime.context, length + count);
+  load_weights(runtime.world, *files, decoder.placed(), decoder.parameters());
+
+  const std::vector<int32_t> prompt = made_up_prompt(length, spec.V);
+  const Times prefill = measure_together(
+      runtime.world,
+      [&] {
+        decoder.clear();
+        decoder.forward(prompt);
+      },
+      1.5);
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t id = prompt[static_cast<size_t>(i % length)];
+    const double begin_s = now_s();
+    decoder.forward(std::span(&id, 1));
+    seconds.push_back(now_s() - begin_s);
+  }
+  const Times token = times_of(seconds);
+  runtime.world.barrier();
+  const double read = sum_over_ranks(runtime.world, read_bytes_per_s(runtime.context.threads));
+
+  const double bytes = bytes_of_token(spec, static_cast<double>(length) + static_cast<double>(count) / 2);
+  const double rate = static_cast<double>(length) / prefill.median_s;
+  const double best_rate = static_cast<double>(length) / prefill.best_s;
+  Report report;
+  report.values = {{"ranks", runtime.world.size()},
+                   {"threads", runtime.context.threads},
+                   {"prompt_length", length},
+                   {"tokens", count},
+                   {"token_median_s", token.median_s},
+                   {"token_best_s", token.best_s},
+                   {"prefill_tokens_per_s", rate},
+                   {"prefill_best_tokens_per_s", best_rate},
+                   {"bytes_of_token", bytes},
+                   {"read_bytes_per_s", read},
+                   {"share_of_reading", bytes / token.median_s / read}};
+  report.text = fmt::format(
+      "batch 1, {} ranks of {} threads, a prompt of {} tokens, then {}\n"
+      "decode          median {:.2f} ms/token, best {:.2f}\n"
+      "reading         {:.3f} GB a token: {:.1f} GB/s, {:.1f} % of the measured {:.1f}\n"
+      "prefill         median {:.0f} tokens/s, best {:.0f}\n",
+      runtime.world.size(), runtime.context.threads, length, count, 1e3 * token.median_s, 1e3 * token.best_s,
+      1e-9 * bytes, 1e-9 * bytes / token.median_s, 100 * bytes / token.median_s / read, 1e-9 * read, rate,
+      best_rate);
+  return report;
+}
+
+}  // namespace ptrain::bench

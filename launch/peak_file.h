@@ -1,0 +1,23 @@
+// Where the measured speed of this machine is kept between `ptrain bench gemm` and training. Not for
+// measuring.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "launch/runtime.h"
+#include "src/train/peak.h"
+
+namespace ptrain {
+
+/// ptrain/peak.json below $XDG_CACHE_HOME or ~/.cache; nothing where the environment names neither.
+std::optional<std::filesystem::path> peak_file(const Arguments& arguments);
+
+/// This node's CPU and its threads at work: those of all its ranks, at most the cores.
+PeakKey node_key(const Runtime& runtime);
+
+/// A collective: FLOP/s of all ranks together, or nothing where one's node was not measured with as many
+/// threads.
+std::optional<double> measured_peak(const Runtime& runtime);
+
+}  // namespace ptrain
