@@ -2,6 +2,7 @@
 // attention_forward.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/dtype_switch.h"
@@ -92,7 +93,9 @@ void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Ten
     const T* all_values = values.as<T>();
     T* outputs = out.as<T>();
     const int64_t P = keys.shape[1], D = dims.D;
-    parallel_tasks(context.threads, dims.B * dims.H, [&](int64_t task) {
+    const int64_t positions = std::accumulate(length, length + dims.B, int64_t{0});
+    const bool is_short = positions * dims.H * D < 4 * min_elements_per_thread;
+    parallel_tasks(is_short ? 1 : context.threads, dims.B * dims.H, [&](int64_t task) {
       const int64_t b = task / dims.H, h = task % dims.H, kv = kv_head_of(dims, h);
       const Head<const T> k{all_keys + b * P * keys.row_stride + kv * D, keys.row_stride};
       const Head<const T> v{all_values + b * P * values.row_stride + kv * D, values.row_stride};

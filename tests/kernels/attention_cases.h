@@ -38,7 +38,7 @@ inline std::vector<AttentionCase> attention_cases() {
           {"window", dims(1, 90, 2, 1, 8, 2, 0, 13), {}},
           {"window of one", dims(1, 20, 1, 1, 8, 1, 0, 1), {}},
           {"window longer than the row", dims(1, 20, 1, 1, 8, 1, 0, 500), {}},
-          {"keys in parts", dims(1, 1100, 2, 1, 8, 2), {}},
+          {"keys in parts", dims(1, 1100, 1, 1, 8, 1), {}},
           {"keys in parts with documents", dims(1, 1050, 3, 3, 4, 1, 0, 600), {300, 1, 400}},
           {"window and documents", dims(2, 150, 2, 2, 24, 1, 0, 40), {100, 7, 60}}};
 }
