@@ -37,8 +37,8 @@ double attention(int64_t D, int64_t T_length) {
 inline constexpr double central_difference_step = 1e-5;
 inline constexpr double gradient_check = 2e-7;
 
-/// Against the golden cases (float64): the demand of the project on fp32. An independent fp32 implementation stays within
-/// 6e-6 of the largest entry and, along a curve, 4e-7 of a loss and 1e-5 of a norm.
+/// Against the golden cases (float64): the demand of the project on fp32. An independent fp32 implementation
+/// stays within 6e-6 of the largest entry and, along a curve, 4e-7 of a loss and 1e-5 of a norm.
 inline constexpr double golden = 2e-5;            // of the tensor's largest entry
 inline constexpr double golden_loss = 5e-6;       // relative
 inline constexpr double golden_grad_norm = 5e-5;  // relative
