@@ -1,10 +1,12 @@
 // The program: finds the verb, runs it, and prints what went wrong once.
 // Not for work: verbs are in launch/verbs, their table in launch/verbs.cpp.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "kernels/base/error.h"
@@ -53,7 +55,10 @@ int run(const std::vector<std::string>& words, const Environment& environment) {
 }
 
 int report(ExitCode code, const std::string& message, const Environment& environment) {
-  if (code != ExitCode::usage || is_first_rank(environment)) {
+  if (code == ExitCode::usage && !is_first_rank(environment)) {
+    // A launcher ends the job with the first rank that leaves: that must be the one that speaks.
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+  } else {
     std::fprintf(stderr, "ptrain: error: %s\n", message.c_str());
   }
   return static_cast<int>(code);

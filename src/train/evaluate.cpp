@@ -118,10 +118,15 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   if (!loaded.is_set("batch.global"))
     config.batch.global = config.batch.micro * data_ranks(config, world.size());
   std::optional<Plan> plan;
-  agreed(world, [&] { plan = plan_of(config, spec, world.size(), Config::Precision::fp32, "there are"); });
-  const Batches batches(*dataset, row_rules(config.data),
-                        {.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
-                        {.seed = 1, .shuffle = Shuffle::off});
+  std::optional<Batches> rows;
+  agreed(world, [&] {
+    plan = plan_of(config, spec, world.size(), Config::Precision::fp32, "there are");
+    rows.emplace(
+        *dataset, row_rules(config.data),
+        BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
+        OrderRules{.seed = 1, .shuffle = Shuffle::off});
+  });
+  const Batches& batches = *rows;
 
   Trainer trainer(spec, config.optimizer, *plan, world, context, Pass::evaluate);
   load_weights(world, *directory, trainer.stage().placed(), trainer.stage().parameters());

@@ -1,5 +1,6 @@
 #include "src/train/run_data.h"
 
+#include "parallel/comm/agree.h"
 #include "src/data/row_encoding.h"
 
 namespace ptrain {
@@ -54,11 +55,13 @@ RunData open_run_data(const Config& config, const std::vector<std::string>& file
                                .cache_directory = cache_directory,
                                .threads = threads},
                               encoder.encoding(), world);
-  data.batches = std::make_unique<Batches>(
-      *data.dataset, row_rules(config.data),
-      BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = data_ranks},
-      OrderRules{.seed = static_cast<uint64_t>(config.train.seed),
-                 .shuffle = is_shuffled && config.data.shuffle ? Shuffle::on : Shuffle::off});
+  agreed(world, [&] {
+    data.batches = std::make_unique<Batches>(
+        *data.dataset, row_rules(config.data),
+        BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = data_ranks},
+        OrderRules{.seed = static_cast<uint64_t>(config.train.seed),
+                   .shuffle = is_shuffled && config.data.shuffle ? Shuffle::on : Shuffle::off});
+  });
   return data;
 }
 

@@ -69,6 +69,7 @@ TEST(Program, OnlyTheFirstRankSpeaksOfAWrongLine) {
   const ProgramResult other = ptrain_with({"chekc"}, {"OMPI_COMM_WORLD_RANK=3"});
   EXPECT_EQ(other.err, "");
   EXPECT_EQ(other.code, 2);
+  EXPECT_GT(other.seconds, 1) << "a launcher would end the job before the first rank has spoken";
 }
 
 TEST(Program, AFullDiskUnderStdoutIsCode4) {
