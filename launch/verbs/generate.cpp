@@ -5,11 +5,14 @@
 #include "kernels/base/log.h"
 #include "launch/runtime.h"
 #include "launch/verbs.h"
+#include "parallel/comm/agree.h"
 #include "src/data/model_text.h"
 #include "src/data/tokenizer/tokenizer.h"
 #include "src/infer/decoder.h"
 #include "src/infer/sampler.h"
+#include "src/train/config_check.h"
 #include "src/train/model_files.h"
+#include "src/train/weight_check.h"
 
 namespace ptrain {
 namespace {
@@ -27,40 +30,62 @@ void print_id(int32_t id, bool is_first) {
   fmt::print("{}{}", is_first ? "" : " ", id);
 }
 
-int generate(Runtime& runtime, const LoadedConfig& loaded) {
-  const Arguments& arguments = runtime.arguments;
+/// Everything that can be found wrong before the weights are read.
+struct Task {
+  ModelSpec spec;
+  std::optional<HfDir> weights;
+  std::unique_ptr<Tokenizer> tokenizer;
+  ModelText text;
+  std::vector<int32_t> prompt;
+  int64_t count = 0;  // new tokens, at most
+  SamplingRules sampling;
+};
+
+Task prepare(const Arguments& arguments, const LoadedConfig& loaded, int ranks) {
+  refuse_unbuilt(loaded, Scope::this_machine);
   const std::filesystem::path directory = loaded.config.model.path;
-  const ModelSpec spec = read_model_spec(directory);
-  const int tensor = loaded.is_set("parallel.tensor") ? loaded.config.parallel.tensor : runtime.world.size();
-  check(tensor == runtime.world.size(), ExitCode::usage,
+  Task task{.spec = read_model_spec(directory)};
+  const ModelSpec& spec = task.spec;
+  const int tensor = loaded.is_set("parallel.tensor") ? loaded.config.parallel.tensor : ranks;
+  check(tensor == ranks, ExitCode::usage,
         "generate cuts a model by tensor alone: parallel.tensor = {}, but there are {} ranks; start {}",
-        tensor, runtime.world.size(), tensor);
+        tensor, ranks, tensor);
   check(spec.H % tensor == 0, ExitCode::usage,
         "the model has {} attention heads, which {} ranks do not divide", spec.H, tensor);
-  const auto tokenizer = Tokenizer::load(directory);
-  const ModelText text = read_model_text(directory, tokenizer.get());
-  const std::vector<int32_t> prompt = prompt_ids(arguments, *tokenizer, text);
-  check(!prompt.empty(), ExitCode::usage,
+  task.weights = HfDir::open(directory);
+  check_weights(spec, *task.weights);
+  task.tokenizer = Tokenizer::load(directory);
+  task.text = read_model_text(directory, task.tokenizer.get());
+  task.prompt = prompt_ids(arguments, *task.tokenizer, task.text);
+  check(!task.prompt.empty(), ExitCode::usage,
         "--prompt: an empty prompt; the tokenizer adds no begin-of-text token to it");
-  for (const int32_t id : prompt) {
+  for (const int32_t id : task.prompt) {
     check(id < spec.V, ExitCode::input,
           "the tokenizer gives id {}, but the model has only {} (config.json: vocab_size)", id, spec.V);
   }
-  const auto length = static_cast<int64_t>(prompt.size());
+  const auto length = static_cast<int64_t>(task.prompt.size());
   check(length < spec.max_positions, ExitCode::input, "--prompt: {} tokens, but the model has {} positions",
         length, spec.max_positions);
-  const int64_t count = std::min(arguments.integer("max-new-tokens", 128, 1), spec.max_positions - length);
-
-  Decoder decoder(spec, &runtime.world, runtime.context, length + count);
-  load_weights(runtime.world, HfDir::open(directory), decoder.placed(), decoder.parameters());
-  Sampler sampler({.temperature = arguments.number("temperature", 0),
+  task.count = std::min(arguments.integer("max-new-tokens", 128, 1), spec.max_positions - length);
+  task.sampling = {.temperature = arguments.number("temperature", 0),
                    .top_k = arguments.integer("top-k", 0, 0),
                    .top_p = arguments.number("top-p", 1),
-                   .seed = static_cast<uint64_t>(loaded.config.train.seed)});
-  const std::set<int32_t> ends(text.eos_ids.begin(), text.eos_ids.end());
-  StreamDecoder stream(*tokenizer, Skip::special);
-  std::vector<int32_t> next = prompt;
-  for (int64_t i = 0; i < count; ++i) {
+                   .seed = static_cast<uint64_t>(loaded.config.train.seed)};
+  return task;
+}
+
+int generate(Runtime& runtime, const LoadedConfig& loaded) {
+  const Arguments& arguments = runtime.arguments;
+  Task task;
+  agreed(runtime.world, [&] { task = prepare(arguments, loaded, runtime.world.size()); });
+  Decoder decoder(task.spec, &runtime.world, runtime.context,
+                  static_cast<int64_t>(task.prompt.size()) + task.count);
+  load_weights(runtime.world, *task.weights, decoder.placed(), decoder.parameters());
+  Sampler sampler(task.sampling);
+  const std::set<int32_t> ends(task.text.eos_ids.begin(), task.text.eos_ids.end());
+  StreamDecoder stream(*task.tokenizer, Skip::special);
+  std::vector<int32_t> next = task.prompt;
+  for (int64_t i = 0; i < task.count; ++i) {
     const int32_t id = sampler.next(decoder.forward(next));
     next.assign(1, id);
     const bool is_end = ends.contains(id);

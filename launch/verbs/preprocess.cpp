@@ -21,15 +21,19 @@ void show_rows(const DatasetOptions& options, const TextEncoder& encoder, int64_
 int preprocess_files(Runtime& runtime, const Config& config) {
   const std::string out = runtime.arguments.value("out");
   const int64_t rows_shown = runtime.arguments.integer("show", 0, 0);
-  const ModelSpec spec = read_model_spec(config.model.path);
-  const TextEncoder encoder(config.model.path, spec, config.data.mask_prompt);
+  ModelSpec spec;
+  std::optional<TextEncoder> encoder;
+  agreed(runtime.world, [&] {
+    spec = read_model_spec(config.model.path);
+    encoder.emplace(config.model.path, spec, config.data.mask_prompt);
+  });
   DatasetOptions options{.files = config.data.train,
                          .key = "data.train",
                          .vocabulary_size = spec.V,
                          .cache_directory = {},
                          .threads = runtime.context.threads};
   if (!out.empty()) {
-    const TokenTotals totals = preprocess(options, encoder.encoding(), out, runtime.world);
+    const TokenTotals totals = preprocess(options, encoder->encoding(), out, runtime.world);
     if (runtime.is_first()) {
       log::info("{}: {} documents, {} tokens, {} of them supervised", out, totals.documents, totals.tokens,
                 totals.supervised);
@@ -37,7 +41,7 @@ int preprocess_files(Runtime& runtime, const Config& config) {
     options.files = {out};
   }
   agreed(runtime.world, [&] {
-    if (rows_shown > 0 && runtime.is_first()) show_rows(options, encoder, rows_shown);
+    if (rows_shown > 0 && runtime.is_first()) show_rows(options, *encoder, rows_shown);
   });
   return 0;
 }
@@ -50,6 +54,7 @@ int run_preprocess(const Arguments& arguments) {
   check(!out.empty() || arguments.has("show"), ExitCode::usage,
         "preprocess: name the file to write with --out FILE.h5, or the number of rows to look at with --show "
         "N");
+  arguments.integer("show", 0, 0);
   check(out.empty() || out.ends_with(".h5"), ExitCode::usage,
         "--out {}: the name must end in .h5, by which data.train knows such files", out);
   return run_on_ranks(arguments, loaded.config.log.level,

@@ -129,9 +129,10 @@ void RunCheck::judge_configuration() {
     check_config(loaded_, {.ranks = request_.ranks, .source = request_.source});
     refuse_unbuilt(loaded_, request_.depth == CheckDepth::step ? Scope::this_machine : Scope::configuration);
   });
-  say("configuration  {}: valid for {} rank{}", loaded_.file, request_.ranks, request_.ranks == 1 ? "" : "s");
+  say("configuration   {}: valid for {} rank{}", loaded_.file, request_.ranks,
+      request_.ranks == 1 ? "" : "s");
   for (const std::string& message : unbuilt_choices(loaded_, Scope::this_machine)) {
-    say("not here       {}", message);
+    say("not here        {}", message);
   }
 }
 
@@ -141,21 +142,21 @@ void RunCheck::look_at_model() {
     spec_ = read_model_spec(config_.model.path);
     plan_ = plan_of(config_, spec_, request_.ranks, resolved_precision(config_, device), request_.source);
   });
-  say("model          {}: {}, {} parameters", config_.model.path, spec_.family,
+  say("model           {}: {}, {} parameters", config_.model.path, spec_.family,
       with_commas(parameter_count(spec_)));
   look_at_weights();
   agreed(world_, [&] { encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt); });
-  say("text           {}", encoder_->tokenizer
-                               ? fmt::format("a tokenizer of {} tokens", encoder_->tokenizer->size())
-                               : std::string("no tokenizer: rows must be ids"));
+  say("text            {}", encoder_->tokenizer
+                                ? fmt::format("a tokenizer of {} tokens", encoder_->tokenizer->size())
+                                : std::string("no tokenizer: rows must be ids"));
 }
 
 void RunCheck::look_at_weights() {
   if (config_.model.init == Config::Init::random) {
-    return say("weights        drawn at random from seed {}", config_.train.seed);
+    return say("weights         drawn at random from seed {}", config_.train.seed);
   }
   if (request_.depth == CheckDepth::model && !has_weight_files(config_.model.path)) {
-    return say("weights        none in {}; training with model.init: pretrained needs them",
+    return say("weights         none in {}; training with model.init: pretrained needs them",
                config_.model.path);
   }
   std::vector<std::string> unused;
@@ -164,14 +165,14 @@ void RunCheck::look_at_weights() {
     unused = check_weights(spec_, *weights_);
   });
   if (is_first()) warn_of_unused(*weights_, unused);
-  say("weights        {} tensors in {} file{}, {}: names and shapes as config.json asks for",
+  say("weights         {} tensors in {} file{}, {}: names and shapes as config.json asks for",
       weights_->tensors().size(), weights_->files().size(), weights_->files().size() == 1 ? "" : "s",
       name_of(stored_dtype(*weights_)));
 }
 
 void RunCheck::say_plan() const {
   const ParallelConfig& parallel = plan_->parallel;
-  say("mesh           {} rank{}: {}; schedule {}, ZeRO {}, sequence parallelism {}", plan_->mesh.world(),
+  say("mesh            {} rank{}: {}; schedule {}, ZeRO {}, sequence parallelism {}", plan_->mesh.world(),
       plan_->mesh.world() == 1 ? "" : "s", to_string(plan_->mesh), name_of(parallel.schedule), parallel.zero,
       parallel.is_sequence_parallel ? "on" : "off");
   for (const StagePlan& stage : plan_->stages) {
@@ -179,11 +180,11 @@ void RunCheck::say_plan() const {
     const auto name_of_unit = [&](int64_t unit) {
       return plan_->workload.units[static_cast<size_t>(unit)].name;
     };
-    say("stage {:<8} {} to {}: {} parameters and {} a rank", stage.position, name_of_unit(stage.units.begin),
+    say("stage {:<9} {} to {}: {} parameters and {} a rank", stage.position, name_of_unit(stage.units.begin),
         name_of_unit(stage.units.end() - 1), with_commas(flat_layout_of(*plan_, rank).elements),
         bytes_text(static_cast<double>(ledger_of(*plan_, rank).total_bytes())));
   }
-  say("batch          {} rows of {} tokens a step: {} micro-batches of {} on each of {} data ranks",
+  say("batch           {} rows of {} tokens a step: {} micro-batches of {} on each of {} data ranks",
       parallel.global, parallel.sequence_length, plan_->micros, parallel.micro, plan_->mesh.data);
 }
 
@@ -198,7 +199,7 @@ void RunCheck::look_at_data() {
     count(validation_, "data.validation");
   }
   const int64_t steps = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
-  say("steps          {}, {} an epoch", with_commas(steps),
+  say("steps           {}, {} an epoch", with_commas(steps),
       with_commas(training_.batches->steps_per_epoch(0)));
   look_at_output();
   show_rows(training_);
@@ -216,7 +217,7 @@ void RunCheck::look_at_output() {
     warn_of_changes(found->manifest.run, identity, found->step);
     step = found->step;
   });
-  say("output         {}: {}", config_.output,
+  say("output          {}: {}", config_.output,
       step ? fmt::format("goes on after step {}", *step) : std::string("begins with step 1"));
 }
 
@@ -245,10 +246,10 @@ void RunCheck::count(const RunData& data, std::string_view key) {
           "`ptrain preprocess CONFIG --show 3` prints",
           key);
   });
-  say("{:<14} {}; {} tokens supervised; {} rows", key, describe(batches.counts(), batches.rules()), sums[0],
+  say("{:<15} {}; {} tokens supervised; {} rows", key, describe(batches.counts(), batches.rules()), sums[0],
       rows);
   if (sums[1] > 0)
-    say("{:<14} {} of {} steps have no supervised token and will be skipped", "", sums[1], steps);
+    say("{:<15} {} of {} steps have no supervised token and will be skipped", "", sums[1], steps);
 }
 
 void RunCheck::show_rows(const RunData& data) const {
@@ -266,7 +267,7 @@ void RunCheck::show_rows(const RunData& data) const {
     }
   });
   if (!text.empty()) text.pop_back();
-  say("supervised     + is learned, . is only read:\n{}", text);
+  say("supervised      + is learned, . is only read:\n{}", text);
 }
 
 void RunCheck::take_a_step() {
@@ -283,7 +284,7 @@ void RunCheck::take_a_step() {
   while (training_.batches->supervised(step) == 0) ++step;  // count() saw that there is one
   const int64_t steps = std::max(step, training_.batches->steps_per_epoch(0));
   const StepResult result = trainer.step(*training_.batches, step, steps);
-  say("one step       loaded in {:.2f} s; step {}: loss {:.4f}, gradient norm {:.3f}, {:.2f} s",
+  say("one step        loaded in {:.2f} s; step {}: loss {:.4f}, gradient norm {:.3f}, {:.2f} s",
       loaded_s - begin_s, step, result.loss, result.grad_norm, result.step_s);
   save_and_read_back(trainer);
 }
@@ -325,7 +326,7 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
     }
   });
   world_.all_reduce(Tensor(&bytes, {1}, DType::i64));
-  say("checkpoint     saved in {:.2f} s, read back in {:.2f} s: {} of state are the same; removed",
+  say("checkpoint      saved in {:.2f} s, read back in {:.2f} s: {} of state are the same; removed",
       saved_s - begin_s, now_s() - saved_s, bytes_text(static_cast<double>(bytes)));
 }
 

@@ -9,6 +9,7 @@
 #include "src/train/model_files.h"
 #include "src/train/run_data.h"
 #include "src/train/run_plan.h"
+#include "src/train/weight_check.h"
 
 namespace ptrain {
 namespace {
@@ -103,6 +104,8 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   agreed(world, [&] {
     spec = read_model_spec(config.model.path);
     directory = HfDir::open(config.model.path);
+    const std::vector<std::string> unused = check_weights(spec, *directory);
+    if (world.rank() == 0) warn_of_unused(*directory, unused);
     encoder.emplace(config.model.path, spec, config.data.mask_prompt);
     check(config.parallel.tensor * config.parallel.pipeline <= world.size(), ExitCode::usage,
           "tensor * pipeline = {} * {} = {}, but there are {} ranks", config.parallel.tensor,
