@@ -16,9 +16,20 @@ std::optional<std::filesystem::path> peak_file(const Arguments& arguments) {
   return std::nullopt;
 }
 
+namespace {
+
+int threads_on_node(const Runtime& runtime) {
+  return runtime.context.threads * runtime.session.ranks_on_node();
+}
+
+}  // namespace
+
 PeakKey node_key(const Runtime& runtime) {
-  const int wanted = runtime.context.threads * runtime.session.ranks_on_node();
-  return {.cpu = cpu_model(), .threads = std::min(wanted, machine_cores())};
+  return {.cpu = cpu_model(), .threads = std::min(threads_on_node(runtime), machine_cores())};
+}
+
+bool has_core_for_each_thread(const Runtime& runtime) {
+  return threads_on_node(runtime) <= machine_cores();
 }
 
 std::optional<double> measured_peak(const Runtime& runtime) {

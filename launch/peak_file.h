@@ -16,6 +16,10 @@ std::optional<std::filesystem::path> peak_file(const Arguments& arguments);
 /// This node's CPU and its threads at work: those of all its ranks, at most the cores.
 PeakKey node_key(const Runtime& runtime);
 
+/// Whether the node's ranks together have a core for each of their threads. Without, each rank's best moment
+/// is when the others wait: their sum is more than the node can do.
+bool has_core_for_each_thread(const Runtime& runtime);
+
 /// A collective: FLOP/s of all ranks together, or nothing where one's node was not measured with as many
 /// threads.
 std::optional<double> measured_peak(const Runtime& runtime);

@@ -49,7 +49,7 @@ Report run_decode(Runtime& runtime, const LoadedConfig& loaded) {
         decoder.clear();
         decoder.forward(prompt);
       },
-      1.5);
+      1.0);
   std::vector<double> seconds;
   for (int64_t i = 0; i < count; ++i) {
     const int32_t id = prompt[static_cast<size_t>(i % length)];

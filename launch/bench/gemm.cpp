@@ -1,6 +1,7 @@
 // ptrain bench gemm: the matrix products of a training step and a square one, against the arithmetic peak.
 #include "launch/bench/gemm.h"
 
+#include "kernels/base/log.h"
 #include "kernels/ops/gemm.h"
 #include "launch/bench/bench.h"
 #include "launch/bench/timing.h"
@@ -54,6 +55,15 @@ void keep_peak(Runtime& runtime, const NodePeak& mine) {
   const NodePeak sum{.sgemm_flops = sum_over_ranks(*node, mine.sgemm_flops),
                      .fma_flops = sum_over_ranks(*node, mine.fma_flops),
                      .read_bytes_per_s = sum_over_ranks(*node, mine.read_bytes_per_s)};
+  if (!has_core_for_each_thread(runtime)) {
+    if (runtime.is_first()) {
+      log::warn(
+          "{} ranks of {} threads are more than the {} cores: the result is not kept for training's mfu; run "
+          "ptrain bench gemm without mpirun",
+          runtime.session.ranks_on_node(), runtime.context.threads, node_key(runtime).threads);
+    }
+    return;
+  }
   const auto file = peak_file(runtime.arguments);
   if (file && node->rank() == 0) write_peak(*file, node_key(runtime), sum);
 }

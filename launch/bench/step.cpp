@@ -149,7 +149,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
       "{} rows of {} tokens, {} steps on {} ranks of {} threads, {}\n"
       "step            median {:.3f} s, best {:.3f} s, first {:.3f} s\n"
       "tokens/s        median {:.0f}, best {:.0f}\n"
-      "arithmetic      {:.2f} TFLOP a step; at best {:.1f} GFLOP/s, {:.1f} % of the measured sgemm rate "
+      "arithmetic      {:.4g} TFLOP a step; at best {:.1f} GFLOP/s, {:.1f} % of the measured sgemm rate "
       "{:.1f}\n"
       "memory          {:.2f} GB at most on a rank, {:.2f} GB on all\n"
       "start           {:.2f} s from the process's start to the first step's\n"

@@ -24,7 +24,7 @@ struct Times {
 Times times_of(std::vector<double> seconds);
 
 /// Calls `body` once unmeasured, then at least three times and for about `budget_s` seconds.
-Times measure(const std::function<void()>& body, double budget_s = 0.25);
+Times measure(const std::function<void()>& body, double budget_s = 0.15);
 
 /// The same with all ranks starting each call together; the slowest rank's time counts. A collective.
 Times measure_together(Communicator& world, const std::function<void()>& body, double budget_s = 0.3);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <thread>
 
 #include "src/io/json.h"
 #include "tests/support/program.h"
@@ -59,6 +60,40 @@ TEST(Bench, GemmLeavesThePeakThatTrainingReadsForMfu) {
   ASSERT_TRUE(mfu.is_number()) << mfu;
   EXPECT_GT(mfu.get<double>(), 0);
   EXPECT_LT(mfu.get<double>(), 1);
+}
+
+TEST(Bench, MoreThreadsThanCoresLeaveNoPeak) {
+  const TemporaryDirectory directory;
+  const int threads = static_cast<int>(std::thread::hardware_concurrency()) + 1;
+  const ProgramResult result = run_program(
+      {PTRAIN_PROGRAM, "bench", "gemm", "--model", model, "--batch", "1", "--sequence-length", "8"},
+      {"XDG_CACHE_HOME=" + directory.path().string(), fmt::format("OMP_NUM_THREADS={}", threads)});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("not kept"), std::string::npos) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(directory.path() / "ptrain"));
+}
+
+TEST(Bench, TwoRanksMeasureTogetherAndTheFirstSpeaks) {
+  const TemporaryDirectory directory;
+  const std::vector<std::string> mpirun = {PTRAIN_MPIRUN, "--oversubscribe", "--bind-to", "none", "-np",
+                                           "2",           PTRAIN_PROGRAM,    "bench"};
+  const auto values = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), mpirun.begin(), mpirun.end());
+    words.push_back("--json");
+    const ProgramResult result =
+        run_program(words, {"XDG_CACHE_HOME=" + directory.path().string(), "OMP_NUM_THREADS=1",
+                            "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return parse_json(result.out, words.back());  // one object: the second rank is silent
+  };
+  const Json calls = values({"collectives"})["calls"];
+  EXPECT_EQ(calls.size(), 12u);
+  for (const Json& call : calls) EXPECT_GT(call["best_s"].get<double>(), 0) << call;
+  const Json step =
+      values({"step", "--model", model, "--batch", "1", "--sequence-length", "9", "--steps", "1"});
+  EXPECT_EQ(step["ranks"], 2);
+  EXPECT_EQ(step["rows"], 2);  // one on each data rank
+  EXPECT_GT(step["memory_bytes_of_all_ranks"].get<double>(), step["peak_memory_bytes"].get<double>());
 }
 
 TEST(Bench, StepRunsTrainingSteps) {
