@@ -8,7 +8,7 @@
 #                      (default: models/SmolLM2-135M-Instruct.Q4_1.gguf if it is there)
 #     --venv DIR       of benchmarks/peers/make_venv.sh (default: .venv); without one there are only our figures
 #     --build DIR      (default: build)
-#     --rounds N       turns of everything (default: 3)       --steps N   training steps of a turn (default: 4)
+#     --rounds N       turns of everything (default: 4)       --steps N   training steps of a turn (default: 4)
 #     --threads N      (default: 2)                           --only WORDS  of step,decode,tokenizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
