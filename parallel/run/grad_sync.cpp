@@ -4,22 +4,6 @@
 #include <cstring>
 
 namespace ptrain {
-namespace {
-
-/// Runs of `box` that are contiguous in the global tensor: each(global element, local element, count).
-template <class Each>
-void over_rows(const Shape& shape, const Box& box, Each each) {
-  check(shape.dims() <= 2, "a replicated weight of {} dimensions", shape.dims());
-  const bool is_matrix = shape.dims() == 2;
-  const int64_t width = box.extent.columns();
-  for (int64_t row = 0; row < (is_matrix ? box.extent[0] : 1); ++row) {
-    const int64_t global_row = is_matrix ? box.begin[0] + row : 0;
-    each(global_row * shape.columns() + box.begin[is_matrix ? 1 : 0], row * width, width);
-  }
-}
-
-}  // namespace
-
 Tensor slice(Tensor flat, Range range) {
   return Tensor(static_cast<char*>(flat.data) + range.begin * size_bytes(flat.dtype), {range.count},
                 flat.dtype, flat.device);
@@ -69,7 +53,7 @@ void GradSync::sum_replicas(int bucket) {
     if (piece.bucket != bucket) continue;
     elements = std::max(elements, piece.staged + piece.shape.numel());
     std::memset(at(staging_, piece.staged), 0, static_cast<size_t>(piece.shape.numel() * unit));
-    over_rows(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
+    for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
       std::memcpy(at(staging_, piece.staged + global), at(gradients_, piece.offset + local),
                   static_cast<size_t>(count * unit));
     });
@@ -78,7 +62,7 @@ void GradSync::sum_replicas(int bucket) {
   tensor_->all_reduce(slice(staging_, {0, elements}));
   for (const ReplicatedPiece& piece : replicated_) {
     if (piece.bucket != bucket) continue;
-    over_rows(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
+    for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
       std::memcpy(at(gradients_, piece.offset + local), at(staging_, piece.staged + global),
                   static_cast<size_t>(count * unit));
     });

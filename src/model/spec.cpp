@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <vector>
 
 #include "src/model/families/families.h"
 
@@ -72,10 +73,12 @@ namespace {
 template <class T>
 void fill_table(const ModelSpec& spec, Tensor cos_sin) {
   const int64_t pairs = spec.D / 2;
+  std::vector<double> frequencies;  // one power each, not one for every position
+  for (int64_t pair = 0; pair < pairs; ++pair) frequencies.push_back(rope_frequency(spec, pair));
   T* out = cos_sin.as<T>();
   for (int64_t position = 0; position < cos_sin.shape[0]; ++position) {
     for (int64_t pair = 0; pair < pairs; ++pair) {
-      const double angle = static_cast<double>(position) * rope_frequency(spec, pair);
+      const double angle = static_cast<double>(position) * frequencies[static_cast<size_t>(pair)];
       *out++ = static_cast<T>(std::cos(angle));
       *out++ = static_cast<T>(std::sin(angle));
     }

@@ -3,6 +3,7 @@
 #include "parallel/comm/agree.h"
 #include "parallel/run/grad_sync.h"
 #include "src/model/init.h"
+#include "src/train/store.h"
 
 namespace ptrain {
 
@@ -85,7 +86,7 @@ DType checkpoint_dtype(const Config& config) {
 
 void save_model(Communicator& world, const std::filesystem::path& source,
                 const std::filesystem::path& directory, const Plan& plan, const Stage& stage, DType dtype) {
-  const std::filesystem::path temporary = directory.parent_path() / (".tmp-" + directory.filename().string());
+  const std::filesystem::path temporary = making_of(directory);
   agreed(world, [&] {
     if (world.rank() == 0) std::filesystem::remove_all(temporary);
   });
@@ -100,12 +101,7 @@ void save_model(Communicator& world, const std::filesystem::path& source,
   });
   writer.finish();
   agreed(world, [&] {
-    if (world.rank() != 0) return;
-    const std::filesystem::path old = directory.parent_path() / (".trash-" + directory.filename().string());
-    std::filesystem::remove_all(old);
-    if (std::filesystem::exists(directory)) std::filesystem::rename(directory, old);
-    std::filesystem::rename(temporary, directory);
-    std::filesystem::remove_all(old);
+    if (world.rank() == 0) replace_by_made(directory);
   });
 }
 

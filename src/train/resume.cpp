@@ -7,6 +7,7 @@
 #include "src/io/hf_dir.h"
 #include "src/io/manifest.h"
 #include "src/train/config_keys.h"
+#include "src/train/store.h"
 
 namespace ptrain {
 namespace {
@@ -76,8 +77,7 @@ void warn_of_changes(const Json& saved, const Json& now, int64_t step) {
 }
 
 void link_hf_files(const fs::path& checkpoint, const fs::path& directory) {
-  const fs::path temporary = directory.parent_path() / (".tmp-" + directory.filename().string());
-  const fs::path old = directory.parent_path() / (".trash-" + directory.filename().string());
+  const fs::path temporary = making_of(directory);
   try {
     fs::remove_all(temporary);
     fs::create_directories(temporary);
@@ -87,10 +87,7 @@ void link_hf_files(const fs::path& checkpoint, const fs::path& directory) {
       fs::create_hard_link(entry.path(), temporary / entry.path().filename(), error);
       if (error) fs::copy_file(entry.path(), temporary / entry.path().filename());
     }
-    fs::remove_all(old);
-    if (fs::exists(directory)) fs::rename(directory, old);
-    fs::rename(temporary, directory);
-    fs::remove_all(old);
+    replace_by_made(directory);
   } catch (const fs::filesystem_error& error) {
     fail(ExitCode::resources, "{}: the model cannot be put there: {}", directory.string(), error.what());
   }

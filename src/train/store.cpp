@@ -44,6 +44,18 @@ std::string host_name() {
   return name;
 }
 
+std::filesystem::path making_of(const std::filesystem::path& directory) {
+  return directory.parent_path() / (".tmp-" + directory.filename().string());
+}
+
+void replace_by_made(const std::filesystem::path& directory) {
+  const std::filesystem::path old = directory.parent_path() / (".trash-" + directory.filename().string());
+  std::filesystem::remove_all(old);
+  if (std::filesystem::exists(directory)) std::filesystem::rename(directory, old);
+  std::filesystem::rename(making_of(directory), directory);
+  std::filesystem::remove_all(old);
+}
+
 RunLock::RunLock(const std::filesystem::path& output, const std::string& job) {
   const std::string path = (output / ".lock").string();
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);

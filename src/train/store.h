@@ -27,6 +27,12 @@ class RunLock {
 
 std::string host_name();
 
+/// Where the directory that shall become `directory` is made: beside it, under a name that nobody takes for
+/// it.
+std::filesystem::path making_of(const std::filesystem::path& directory);
+/// Puts what was made at making_of(directory) in the place of an older `directory`, by renames.
+void replace_by_made(const std::filesystem::path& directory);
+
 /// Appends JSON objects, one a line, each written by one write().
 class MetricsFile {
  public:
