@@ -114,11 +114,12 @@ void vocabulary_ops(Context& context, const Limits& limits) {
 void optimizer_ops(Context& context, const Limits& limits) {
   const int64_t count = int64_t{24} << 20;
   const OwnedTensor w = random_tensor({count}, 1), g = random_tensor({count}, 2), m({count}, DType::f32),
-                    v({count}, DType::f32);
+                    v({count}, DType::f32), one({1}, DType::f64);
+  *one.view.as<double>() = 1;
   const double all = static_cast<double>(count);
   moves(limits, "adamw", 7 * all,
-        [&] { adamw(context, {.learning_rate = 1e-3}, w.view, g.view, m.view, v.view); });
-  moves(limits, "sum of squares", all, [&] { sum_of_squares(context, g.view); });
+        [&] { adamw(context, {.learning_rate = 1e-3}, one.view, w.view, {}, g.view, m.view, v.view); });
+  moves(limits, "sum of squares", all, [&] { sum_of_squares(context, g.view, one.view); });
   moves(limits, "copy", 2 * all, [&] { copy(context, g.view, m.view); });
   moves(limits, "fill", all, [&] { fill(context, m.view, 0); });
   const OwnedTensor half({count}, DType::bf16);

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/base/runtime.h"
+
 namespace ptrain {
 namespace {
 
@@ -39,24 +41,45 @@ void* map_aligned(int64_t bytes) {
 
 Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
   check(bytes >= 0, "a buffer of {} bytes", bytes);
-  check(device.kind == DeviceKind::cpu, ExitCode::usage, "this build has no CUDA");
-  if (bytes > 0) data_ = map_aligned(bytes);
+  if (bytes == 0) return;
+  data_ = device.kind == DeviceKind::cpu
+              ? map_aligned(bytes)
+              : runtime::allocate(bytes, runtime::MemoryKind::device, device.index);
+}
+
+Buffer Buffer::staging(int64_t bytes, Device device) {
+  if (device.kind == DeviceKind::cpu) return Buffer(bytes);
+  Buffer buffer;
+  buffer.bytes_ = bytes;
+  buffer.device_ = {.kind = DeviceKind::cpu, .index = device.index};
+  buffer.is_pinned_ = true;
+  if (bytes > 0) buffer.data_ = runtime::allocate(bytes, runtime::MemoryKind::pinned, device.index);
+  return buffer;
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
-      device_(other.device_) {}
+      device_(other.device_),
+      is_pinned_(other.is_pinned_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(device_, other.device_);
+  std::swap(is_pinned_, other.is_pinned_);
   return *this;
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(mapped_bytes(bytes_)));
+  if (data_ == nullptr) return;
+  if (is_pinned_) {
+    runtime::release(data_, runtime::MemoryKind::pinned, device_.index);
+  } else if (device_.kind == DeviceKind::cuda) {
+    runtime::release(data_, runtime::MemoryKind::device, device_.index);
+  } else {
+    munmap(data_, static_cast<size_t>(mapped_bytes(bytes_)));
+  }
 }
 
 }  // namespace ptrain

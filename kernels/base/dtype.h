@@ -69,6 +69,11 @@ constexpr bool is_float(DType dtype) {
   return dtype <= DType::f8_e5m2;
 }
 
+/// The dtype of sums and statistics over elements of `dtype`: f64 for f64, else f32.
+constexpr DType wide(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
 template <class T>
 inline constexpr DType dtype_of = DType::f32;
 template <>
@@ -79,6 +84,8 @@ template <>
 inline constexpr DType dtype_of<int64_t> = DType::i64;
 template <>
 inline constexpr DType dtype_of<int32_t> = DType::i32;
+template <>
+inline constexpr DType dtype_of<int16_t> = DType::i16;
 template <>
 inline constexpr DType dtype_of<int8_t> = DType::i8;
 template <>

@@ -38,6 +38,8 @@ struct Tensor {
           name_of(dtype_of<std::remove_const_t<T>>));
     return static_cast<T*>(data);
   }
+  /// Address of element `element` of a contiguous tensor.
+  void* at(int64_t element) const { return static_cast<char*>(data) + element * size_bytes(dtype); }
   /// All elements of a contiguous tensor.
   template <class T>
   std::span<T> span() const {

@@ -3,7 +3,10 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/twins.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 
 namespace ptrain::cpu {
 namespace {
@@ -16,10 +19,10 @@ struct Factors {
 };
 
 template <class T>
-Factors<T> factors_of(const AdamWStep& step) {
+Factors<T> factors_of(const AdamWStep& step, double gradient_scale) {
   const double update = static_cast<double>(step.update);
   const double bias1 = 1 - std::pow(step.beta1, update), bias2 = 1 - std::pow(step.beta2, update);
-  return {static_cast<T>(step.gradient_scale),
+  return {static_cast<T>(gradient_scale),
           static_cast<T>(step.beta1),
           static_cast<T>(1 - step.beta1),
           static_cast<T>(step.beta2),
@@ -28,6 +31,14 @@ Factors<T> factors_of(const AdamWStep& step) {
           static_cast<T>(step.learning_rate / bias1),
           static_cast<T>(1 / std::sqrt(bias2)),
           static_cast<T>(step.epsilon)};
+}
+
+/// The nearest bf16 (away from zero on a tie, so that what is left fits 16 signed bits), and what is left.
+void split_value(float value, uint16_t& high, int16_t* low) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t nearest = (bits + 0x8000u) >> 16;
+  high = static_cast<uint16_t>(nearest);
+  if (low != nullptr) *low = static_cast<int16_t>(static_cast<int32_t>(bits - (nearest << 16)));
 }
 
 template <class T>
@@ -44,9 +55,20 @@ void update(const Factors<T> f, T* __restrict w, const T* __restrict g, T* __res
 
 }  // namespace
 
-void adamw(Context& context, const AdamWStep& step, Tensor weight, Tensor gradient, Tensor m, Tensor v) {
+void gradient_scale(Context&, Tensor sums, double clip, double loss_scale, Tensor scale) {
+  const double loss = sums.as<double>()[0], norm = std::sqrt(sums.as<double>()[1]) / loss_scale;
+  const double clipped = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+  *scale.as<double>() = std::isfinite(norm) && std::isfinite(loss) ? clipped / loss_scale
+                                                                   : std::numeric_limits<double>::quiet_NaN();
+}
+
+void adamw(Context& context, const AdamWStep& step, Tensor scale, Tensor weight, Tensor master,
+           Tensor gradient, Tensor m, Tensor v) {
+  check(!master && gradient.dtype == weight.dtype, "adamw of {}", name_of(weight.dtype));
+  const double gradient_scale = *scale.as<double>();
+  if (std::isnan(gradient_scale)) return;
   with_float(weight.dtype, [&]<class T>() {
-    const Factors<T> factors = factors_of<T>(step);
+    const Factors<T> factors = factors_of<T>(step, gradient_scale);
     T* w = weight.as<T>();
     const T* g = gradient.as<T>();
     T* first = m.as<T>();
@@ -56,6 +78,30 @@ void adamw(Context& context, const AdamWStep& step, Tensor weight, Tensor gradie
                       update(factors, w + begin, g + begin, first + begin, second + begin, end - begin);
                     });
   });
+}
+
+void join_master(Context& context, Tensor weight, Tensor low, Tensor wide) {
+  const auto* high = static_cast<const uint16_t*>(weight.data);
+  const int16_t* rest = low ? low.as<int16_t>() : nullptr;
+  auto* out = static_cast<uint32_t*>(wide.data);
+  parallel_ranges(
+      context.threads, wide.numel(), min_elements_per_thread, 1024, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const uint32_t bits = static_cast<uint32_t>(high[i]) << 16;
+          out[i] = rest == nullptr ? bits : bits + static_cast<uint32_t>(static_cast<int32_t>(rest[i]));
+        }
+      });
+}
+
+void split_master(Context& context, Tensor wide, Tensor weight, Tensor low) {
+  const float* in = wide.as<float>();
+  auto* high = static_cast<uint16_t*>(weight.data);
+  int16_t* rest = low ? low.as<int16_t>() : nullptr;
+  parallel_ranges(context.threads, wide.numel(), min_elements_per_thread, 1024,
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i)
+                      split_value(in[i], high[i], rest == nullptr ? nullptr : rest + i);
+                  });
 }
 
 }  // namespace ptrain::cpu

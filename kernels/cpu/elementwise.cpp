@@ -94,7 +94,7 @@ double block_sum(const T* x, int64_t count) {
 
 }  // namespace
 
-double sum_of_squares(Context& context, Tensor x) {
+void sum_of_squares(Context& context, Tensor x, Tensor sum) {
   double total = 0;
   with_float(x.dtype, [&]<class T>() {
     const T* data = x.as<T>();
@@ -111,7 +111,7 @@ double sum_of_squares(Context& context, Tensor x) {
     });
     for (int64_t group = 0; group < groups; ++group) total += sums[group];
   });
-  return total;
+  *sum.as<double>() += total;
 }
 
 }  // namespace ptrain::cpu

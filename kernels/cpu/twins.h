@@ -10,6 +10,7 @@
 #include "kernels/ops/gemm.h"
 #include "kernels/ops/loss.h"
 #include "kernels/ops/norm.h"
+#include "kernels/ops/quantize.h"
 #include "kernels/ops/rope.h"
 
 namespace ptrain::cpu {
@@ -17,7 +18,11 @@ namespace ptrain::cpu {
 void swiglu_forward(Context& context, Tensor gate_up, Tensor y);
 void swiglu_backward(Context& context, Tensor gate_up, Tensor dy, Tensor dgate_up, Tensor y);
 
-void adamw(Context& context, const AdamWStep& step, Tensor weight, Tensor gradient, Tensor m, Tensor v);
+void gradient_scale(Context& context, Tensor sums, double clip, double loss_scale, Tensor scale);
+void adamw(Context& context, const AdamWStep& step, Tensor scale, Tensor weight, Tensor master,
+           Tensor gradient, Tensor m, Tensor v);
+void join_master(Context& context, Tensor weight, Tensor low, Tensor wide);
+void split_master(Context& context, Tensor wide, Tensor weight, Tensor low);
 
 void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
                        Tensor document_start, Tensor out, Tensor lse);
@@ -34,7 +39,7 @@ void scale(Context& context, Tensor x, double factor);
 void add_bias(Context& context, Tensor y, Tensor bias);
 void gather_rows(Context& context, Tensor x, Tensor index, Tensor y);
 void scatter_rows(Context& context, Tensor x, Tensor index, Tensor y);
-double sum_of_squares(Context& context, Tensor x);
+void sum_of_squares(Context& context, Tensor x, Tensor sum);
 
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
@@ -46,7 +51,7 @@ void linear_backward_bias(Context& context, Tensor dy, Tensor db, Write write);
 
 void loss_statistics(Context& context, Tensor logits, Tensor targets, int64_t first_id, Tensor statistics);
 void loss_combine(Context& context, Tensor parts, Tensor statistics);
-void loss_nll(Context& context, Tensor statistics, Tensor nll);
+void loss_sum(Context& context, Tensor statistics, Tensor sum);
 void loss_backward(Context& context, Tensor logits, Tensor statistics, Tensor targets, int64_t first_id,
                    double scale);
 
@@ -54,6 +59,12 @@ void rmsnorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor 
                      double eps);
 void rmsnorm_backward(Context& context, Tensor x, Tensor w, Tensor rstd, Tensor dy, Tensor dresidual,
                       Tensor dx, Tensor dw);
+
+void update_amax(Context& context, Tensor x, Tensor amax);
+void scale_of_amax(Context& context, Tensor amax, DType dtype, int margin, Tensor scale);
+void quantize(Context& context, Tensor x, Tensor scale, Tensor y, Tensor y_t);
+void linear_quantized(Context& context, Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, Tensor y,
+                      Write write);
 
 void rope(Context& context, Tensor x, Tensor positions, Tensor cos_sin, int64_t D, Rotation rotation);
 

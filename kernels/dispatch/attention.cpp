@@ -2,6 +2,7 @@
 #include "kernels/ops/attention.h"
 
 #include "kernels/cpu/twins.h"
+#include "kernels/cuda/twins.h"
 #include "kernels/dispatch/dispatch.h"
 
 namespace ptrain {
@@ -26,8 +27,10 @@ void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Te
   expect_matrix({op, "v", v}, N, dims.K * dims.D, q.dtype);
   expect_matrix({op, "out", out}, N, dims.H * dims.D, q.dtype);
   expect_elements({op, "document_start", document_start}, N, DType::i32);
-  expect_elements({op, "lse", lse}, dims.B * dims.H * dims.T, q.dtype);
-  on_device(context, op, [&] { cpu::attention_forward(context, dims, q, k, v, document_start, out, lse); });
+  expect_elements({op, "lse", lse}, dims.B * dims.H * dims.T, wide(q.dtype));
+  on_device(
+      context, op, [&] { cpu::attention_forward(context, dims, q, k, v, document_start, out, lse); },
+      [&] { cuda::attention_forward(context, dims, q, k, v, document_start, out, lse); });
 }
 
 void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
@@ -45,11 +48,16 @@ void attention_backward(Context& context, const AttentionDims& dims, Tensor q, T
   expect_matrix({op, "dk", dk}, N, dims.K * dims.D, q.dtype);
   expect_matrix({op, "dv", dv}, N, dims.K * dims.D, q.dtype);
   expect_elements({op, "document_start", document_start}, N, DType::i32);
-  expect_elements({op, "lse", lse}, dims.B * dims.H * dims.T, q.dtype);
-  expect_elements({op, "delta", delta}, dims.B * dims.H * dims.T, q.dtype);
-  on_device(context, op, [&] {
-    cpu::attention_backward(context, dims, q, k, v, document_start, out, lse, dout, delta, dq, dk, dv);
-  });
+  expect_elements({op, "lse", lse}, dims.B * dims.H * dims.T, wide(q.dtype));
+  expect_elements({op, "delta", delta}, dims.B * dims.H * dims.T, wide(q.dtype));
+  on_device(
+      context, op,
+      [&] {
+        cpu::attention_backward(context, dims, q, k, v, document_start, out, lse, dout, delta, dq, dk, dv);
+      },
+      [&] {
+        cuda::attention_backward(context, dims, q, k, v, document_start, out, lse, dout, delta, dq, dk, dv);
+      });
 }
 
 void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Tensor keys, Tensor values,
@@ -63,7 +71,9 @@ void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Ten
   expect_matrix({op, "values", values}, positions, dims.K * dims.D, q.dtype);
   expect_matrix({op, "out", out}, dims.B, dims.H * dims.D, q.dtype);
   expect_elements({op, "lengths", lengths}, dims.B, DType::i32);
-  on_device(context, op, [&] { cpu::attention_decode(context, dims, q, keys, values, lengths, out); });
+  on_device(
+      context, op, [&] { cpu::attention_decode(context, dims, q, keys, values, lengths, out); },
+      [&] { cuda::attention_decode(context, dims, q, keys, values, lengths, out); });
 }
 
 }  // namespace ptrain

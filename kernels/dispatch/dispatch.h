@@ -8,17 +8,16 @@
 
 namespace ptrain {
 
-/// Calls the CPU twin, or says how to get one for the device that was asked for.
-template <class Cpu>
-auto on_device(const Context& context, std::string_view op, const Cpu& cpu) {
+/// Calls the twin of the context's device.
+template <class Cpu, class Cuda>
+void on_device(const Context& context, std::string_view op, const Cpu& cpu, const Cuda& cuda) {
   switch (context.device.kind) {
     case DeviceKind::cpu:
       return cpu();
     case DeviceKind::cuda:
-      break;
+      check(context.stream != nullptr, "{}: a GPU's context without a stream", op);
+      return cuda();
   }
-  fail(ExitCode::usage,
-       "{}: this program was built without CUDA; set device: cpu, or build it where nvcc is found", op);
 }
 
 /// The op and the tensor of a message.
@@ -37,6 +36,12 @@ inline void expect_matrix(const Operand& x, int64_t rows, int64_t columns, DType
   check(t.data != nullptr || rows * columns == 0, "{}: {} has no memory", x.op, x.name);
   check(t.row_stride >= columns || rows <= 1, "{}: rows of {} overlap: {} columns, stride {}", x.op, x.name,
         columns, t.row_stride);
+}
+
+/// Gradients of weights may be kept wider than what they are the sum of.
+inline void expect_gradient(const Operand& x, DType dtype) {
+  check(x.tensor.dtype == dtype || x.tensor.dtype == wide(dtype), "{}: {} is {}, expected {} or {}", x.op,
+        x.name, name_of(x.tensor.dtype), name_of(dtype), name_of(wide(dtype)));
 }
 
 /// The tensor has that many elements of that dtype, one after another.

@@ -2,6 +2,7 @@
 #include "kernels/ops/rope.h"
 
 #include "kernels/cpu/twins.h"
+#include "kernels/cuda/twins.h"
 #include "kernels/dispatch/dispatch.h"
 
 namespace ptrain {
@@ -13,7 +14,9 @@ void rope(Context& context, Tensor x, Tensor positions, Tensor cos_sin, int64_t 
         "{}: cos_sin is {}, expected (P, R, 2) with 2 R <= {}", op, to_string(cos_sin.shape), D);
   expect_elements({op, "positions", positions}, x.rows(), DType::i32);
   expect_elements({op, "cos_sin", cos_sin}, cos_sin.numel(), x.dtype);
-  on_device(context, op, [&] { cpu::rope(context, x, positions, cos_sin, D, rotation); });
+  on_device(
+      context, op, [&] { cpu::rope(context, x, positions, cos_sin, D, rotation); },
+      [&] { cuda::rope(context, x, positions, cos_sin, D, rotation); });
 }
 
 }  // namespace ptrain

@@ -12,21 +12,22 @@ struct AttentionDims {
   // cuts a group.
   int64_t group = 1;
   int64_t first_head = 0;
-  double scale = 1;    // scores are scale * q . k
-  int64_t window = 0;  // > 0: a query sees itself and the window - 1 positions before it; 0: all
+  double scale = 1;           // scores are scale * q . k
+  int64_t window = 0;         // > 0: a query sees itself and the window - 1 positions before it; 0: all
+  bool has_documents = true;  // false: the caller knows that every document_start is 0
 };
 
 /// out = softmax(scale q k') v over the keys that query t of row b sees: document_start[b, t] <= s <= t, and
 /// the window. Every query sees itself.
 /// q, out: (N, H*D)   k, v: (N, K*D); each may be a column view
 /// document_start: (N) i32, time index of the first token of t's document
-/// lse: (B, H, T), log-sum-exp of the scaled scores, kept for backward
+/// lse: (B, H, T) f32 (f64 for f64), log-sum-exp of the scaled scores, kept for backward
 /// Bits do not depend on the threads. Errors (usage): on a CPU a head larger than 256.
 void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,
                        Tensor document_start, Tensor out, Tensor lse);
 
 /// Gradients of the above from what it left. dq, dk, dv are overwritten and may be column views.
-/// delta: (B, H, T) scratch, becomes the row sums of out * dout
+/// delta: (B, H, T) f32 (f64 for f64) scratch, becomes the row sums of out * dout
 /// dk and dv are summed over the query heads of a group and their tiles in a fixed order: bits do not depend
 /// on the threads.
 void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,

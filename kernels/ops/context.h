@@ -5,10 +5,16 @@
 
 namespace ptrain {
 
+class Stream;
+class Libraries;
+
 struct Context {
   Device device;
   int threads = 1;  // CPU threads of this rank
-  Tensor scratch;   // (bytes) u8, granted by the plan; an op that needs some says how much in its header
+  Tensor scratch;   // (bytes) u8 on the device, granted by the plan: see scratch.h
+  const Stream* stream =
+      nullptr;  // where a GPU's ops are enqueued; null on a CPU, whose ops are done at return
+  Libraries* libraries = nullptr;  // a GPU's handles and choices: see libraries.h; null on a CPU
 };
 
 /// What becomes of the old value of an output: replaced, or added to.

@@ -20,7 +20,7 @@ void gather_rows(Context& context, Tensor x, Tensor index, Tensor y);
 /// y[index[r]] = x[r]; other rows of y stay. No index twice.
 void scatter_rows(Context& context, Tensor x, Tensor index, Tensor y);
 
-/// Sum of squares in f64, in an order that does not depend on the threads. x contiguous.
-double sum_of_squares(Context& context, Tensor x);
+/// sum += sum of squares of x, in an order that does not depend on the threads. x contiguous.   sum: (1) f64
+void sum_of_squares(Context& context, Tensor x, Tensor sum);
 
 }  // namespace ptrain

@@ -11,6 +11,7 @@ namespace ptrain {
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 
 /// dtable[ids[n] - first_id] += dy[n], for n ascending: the order of the sum does not depend on the threads.
+/// dtable: (V, C) of the dtype of dy, or f32
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
 
 }  // namespace ptrain

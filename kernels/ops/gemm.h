@@ -1,6 +1,7 @@
 // Linear layers: the three products of y = x W' + b. Any operand may be a column view (row stride larger than
-// its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal. Bits are the same for
-// the same shapes and number of threads; another number may cut a product elsewhere and change the last ones.
+// its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal, but gradients of
+// weights may be f32 where the operands are 16 bits wide; sums run in f32 at least. Bits are the same for the
+// same shapes and number of threads; another number may cut a product elsewhere and change the last ones.
 #pragma once
 
 #include "kernels/ops/context.h"

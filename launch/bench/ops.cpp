@@ -134,11 +134,13 @@ void optimizer_ops(Context& context, Table& table, const ModelSpec& spec) {
   const int64_t count = std::min<int64_t>(parameter_count(spec), int64_t{32} << 20);
   const double n = static_cast<double>(count), calls = static_cast<double>(parameter_count(spec)) / n;
   const OwnedTensor w = random_tensor({count}, 1), g = random_tensor({count}, 2), m({count}, DType::f32),
-                    v({count}, DType::f32);
+                    v({count}, DType::f32), one({1}, DType::f64);
+  *one.view.as<double>() = 1;
   table.add("fill of gradients", {n, 0, calls}, [&] { fill(context, m.view, 0); });
-  table.add("norm of gradients", {n, 0, calls}, [&] { sum_of_squares(context, g.view); });
+  table.add("norm of gradients", {n, 0, calls}, [&] { sum_of_squares(context, g.view, one.view); });
   const AdamWStep step{.learning_rate = 1e-6, .weight_decay = 0.1};
-  table.add("adamw", {7 * n, 0, calls}, [&] { adamw(context, step, w.view, g.view, m.view, v.view); });
+  table.add("adamw", {7 * n, 0, calls},
+            [&] { adamw(context, step, one.view, w.view, {}, g.view, m.view, v.view); });
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each)
   each("logits", scratch.logits, {chunk, dims.local.V}, dims.dtype);
   each("statistics", scratch.statistics, {chunk, 3}, dims.dtype);
   each("parts", scratch.parts, {dims.tensor, chunk, 3}, dims.dtype);
-  each("nll", scratch.nll, {chunk}, DType::f64);
+  each("loss", scratch.loss, {1}, DType::f64);
 }
 
 VisitTensor take_from(Arena& arena, std::string prefix) {

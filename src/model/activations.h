@@ -81,7 +81,7 @@ struct HeadScratch {
   Tensor logits;      // (chunk, V)
   Tensor statistics;  // (chunk, 3)
   Tensor parts;       // (tensor, chunk, 3)
-  Tensor nll;         // (chunk) f64
+  Tensor loss;        // (1) f64, sum of negative log-likelihoods since the stage's clear()
 };
 
 inline constexpr int64_t head_chunk_rows = 512;

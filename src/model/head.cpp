@@ -13,20 +13,19 @@ namespace {
 /// A chunk of supervised rows and its tensors, cut to `count` rows.
 struct Chunk {
   Chunk(const MicroInput& input, HeadScratch& scratch, int64_t begin, int64_t count, const BlockDims& dims)
-      : rows(Tensor(input.supervised.as<int32_t>() + begin, {count}, DType::i32, input.supervised.device)),
-        targets(Tensor(input.targets.as<int32_t>() + begin, {count}, DType::i32, input.targets.device)),
+      : rows(Tensor(input.supervised.at(begin), {count}, DType::i32, input.supervised.device)),
+        targets(Tensor(input.targets.at(begin), {count}, DType::i32, input.targets.device)),
         selected(scratch.selected.row_range(0, count)),
         logits(scratch.logits.row_range(0, count)),
         statistics(scratch.statistics.row_range(0, count)),
-        parts(scratch.parts.data, {dims.tensor, count, 3}, scratch.parts.dtype, scratch.parts.device),
-        nll(scratch.nll.data, {count}, DType::f64, scratch.nll.device) {}
+        parts(scratch.parts.data, {dims.tensor, count, 3}, scratch.parts.dtype, scratch.parts.device) {}
 
-  Tensor rows, targets, selected, logits, statistics, parts, nll;
+  Tensor rows, targets, selected, logits, statistics, parts;
 };
 
-/// Logits of the chunk, their statistics over the whole vocabulary, and the sum of the negative
-/// log-likelihoods.
-double chunk_loss(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor h, Chunk& chunk) {
+/// Logits of the chunk, their statistics over the whole vocabulary, and the loss.
+void chunk_loss(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor h, Chunk& chunk,
+                Tensor loss) {
   gather_rows(context, h, chunk.rows, chunk.selected);
   linear_forward(context, chunk.selected, w.table, {}, chunk.logits);
   loss_statistics(context, chunk.logits, chunk.targets, env.dims.local.first_id, chunk.statistics);
@@ -34,53 +33,46 @@ double chunk_loss(Context& context, const HeadEnv& env, const HeadWeights& w, Te
     env.group.comm()->all_gather(chunk.statistics, chunk.parts);
     loss_combine(context, chunk.parts, chunk.statistics);
   }
-  loss_nll(context, chunk.statistics, chunk.nll);
-  double sum = 0;
-  for (double nll : chunk.nll.span<double>()) sum += nll;
-  return sum;
+  loss_sum(context, chunk.statistics, loss);
 }
 
-/// Calls `each` with consecutive chunks of the supervised rows; returns the sum of what it returns.
+/// Calls `each` with consecutive chunks of the supervised rows.
 template <class Each>
-double over_chunks(const HeadEnv& env, const MicroInput& input, HeadScratch& scratch, Each each) {
-  double sum = 0;
+void over_chunks(const HeadEnv& env, const MicroInput& input, HeadScratch& scratch, Each each) {
   const int64_t capacity = scratch.selected.rows();
   for (int64_t begin = 0; begin < input.num_supervised; begin += capacity) {
     Chunk chunk(input, scratch, begin, std::min(capacity, input.num_supervised - begin), env.dims);
-    sum += each(chunk);
+    each(chunk);
   }
-  return sum;
 }
 
 }  // namespace
 
-double head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, const MicroInput& input,
-                 Tensor x, HeadScratch& scratch) {
+void head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, const MicroInput& input, Tensor x,
+               HeadScratch& scratch) {
   rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
   const Tensor h = env.group.enter(scratch.h, scratch.whole);
-  return over_chunks(env, input, scratch,
-                     [&](Chunk& chunk) { return chunk_loss(context, env, w, h, chunk); });
+  over_chunks(env, input, scratch,
+              [&](Chunk& chunk) { chunk_loss(context, env, w, h, chunk, scratch.loss); });
 }
 
-double head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeights& w,
-                              const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
-                              Tensor d, HeadWeights& dw) {
+void head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeights& w,
+                            const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
+                            Tensor d, HeadWeights& dw) {
   rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
   const Tensor h = env.group.enter(scratch.h, scratch.whole);
   const Tensor dh = env.group.addends(d);
   fill(context, dh, 0);
-  const double sum = over_chunks(env, input, scratch, [&](Chunk& chunk) {
-    const double nll = chunk_loss(context, env, w, h, chunk);
+  over_chunks(env, input, scratch, [&](Chunk& chunk) {
+    chunk_loss(context, env, w, h, chunk, scratch.loss);
     loss_backward(context, chunk.logits, chunk.statistics, chunk.targets, env.dims.local.first_id,
                   loss_scale);
     linear_backward_weight(context, chunk.logits, chunk.selected, dw.table);
     linear_backward_input(context, chunk.logits, w.table, chunk.selected);
     scatter_rows(context, chunk.selected, chunk.rows, dh);
-    return nll;
   });
   env.group.leave(d);
   rmsnorm_backward(context, x, w.norm, scratch.rstd, d, {}, d, dw.norm);
-  return sum;
 }
 
 void head_logits(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor x, HeadScratch& scratch,

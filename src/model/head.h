@@ -21,15 +21,16 @@ struct HeadWeights {
   Tensor table;  // (V, C)
 };
 
-/// Sum of the negative log-likelihoods of the micro-batch's supervised rows, in nats; no gradient.
-double head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, const MicroInput& input,
-                 Tensor x, HeadScratch& scratch);
+/// Adds the negative log-likelihoods of the micro-batch's supervised rows, in nats, to scratch.loss; no
+/// gradient.
+void head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, const MicroInput& input, Tensor x,
+               HeadScratch& scratch);
 
 /// The same, and the gradient of loss_scale * that sum: of x into d, of the weights added to dw.   x, d:
 /// (local_rows, C)
-double head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeights& w,
-                              const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
-                              Tensor d, HeadWeights& dw);
+void head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeights& w,
+                            const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
+                            Tensor d, HeadWeights& dw);
 
 /// Calls `each(first row, logits)` for all N rows in chunks.   logits: (rows of the chunk, V), this rank's
 /// vocabulary

@@ -119,11 +119,11 @@ void Stage::forward(int slot, Pass pass, double loss_scale) {
   const HeadEnv env = head_env();
   const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
   if (pass == Pass::evaluate) {
-    loss_sum_ += head_loss(context_, env, w, acts.input, acts.x.back(), head_scratch_);
+    head_loss(context_, env, w, acts.input, acts.x.back(), head_scratch_);
   } else {
     HeadWeights dw{.norm = dweights_.final_norm, .table = dweights_.head};
-    loss_sum_ += head_loss_and_gradient(context_, env, w, acts.input, acts.x.back(), head_scratch_,
-                                        loss_scale, acts.d, dw);
+    head_loss_and_gradient(context_, env, w, acts.input, acts.x.back(), head_scratch_, loss_scale, acts.d,
+                           dw);
   }
 }
 
@@ -150,7 +150,7 @@ void Stage::logits(int slot, const std::function<void(int64_t first_row, Tensor 
 
 void Stage::clear() {
   fill(context_, gradients_, 0);
-  loss_sum_ = 0;
+  if (loss()) fill(context_, loss(), 0);
 }
 
 }  // namespace ptrain

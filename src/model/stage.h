@@ -47,7 +47,7 @@ class Stage {
 
   /// Puts a micro-batch into a slot.
   void load(int slot, const TokenRows& tokens);
-  /// Runs the stage's units on slot's input(). On the last stage adds to loss_sum(), and with Pass::train
+  /// Runs the stage's units on slot's input(). On the last stage adds to loss(), and with Pass::train
   /// leaves the gradient of loss_scale * loss in the slot.
   void forward(int slot, Pass pass, double loss_scale);
   /// Backward of the units in `units` (a run that ends where the last call of this slot began), descending.
@@ -60,8 +60,8 @@ class Stage {
   Tensor output(int slot) const { return slots_[static_cast<size_t>(slot)].x.back(); }
   Tensor gradient(int slot) const { return slots_[static_cast<size_t>(slot)].d; }  // of output, then of input
 
-  /// Sum of negative log-likelihoods since clear(); 0 where there is no head.
-  double loss_sum() const { return loss_sum_; }
+  /// (1) f64, sum of negative log-likelihoods since clear(); empty where there is no head.
+  Tensor loss() const { return head_scratch_.loss; }
   /// Zeroes the gradients and the loss.
   void clear();
 
@@ -83,7 +83,6 @@ class Stage {
   StageScratch scratch_;
   HeadScratch head_scratch_;
   TensorGroup group_;
-  double loss_sum_ = 0;
 };
 
 }  // namespace ptrain

@@ -119,7 +119,7 @@ class WorkloadMaker {
     chunk("statistics", 3, dtype_);
     chunk("statistics of all parts", 3, dtype_);
     unit.scratch.back().is_from_each_rank = true;
-    chunk("losses", 1, DType::f64);
+    unit.scratch.push_back({.name = "loss", .columns = 1, .dtype = DType::f64, .max_rows = 1});
     unit.collectives = {enter("head in"), leave_backward("head in")};
     drop_empty(unit.collectives);
     return unit;

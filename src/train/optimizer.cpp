@@ -30,19 +30,18 @@ void Optimizer::bind(Tensor m, Tensor v) {
   v_ = v;
 }
 
-double Optimizer::sum_of_squares(Context& context, Tensor gradients) const {
-  double sum = 0;
-  for (Range range : counted_) sum += ptrain::sum_of_squares(context, slice(gradients, range));
-  return sum;
+void Optimizer::sum_of_squares(Context& context, Tensor gradients, Tensor sum) const {
+  for (Range range : counted_) ptrain::sum_of_squares(context, slice(gradients, range), sum);
 }
 
-void Optimizer::update(Context& context, const AdamWStep& step, Tensor parameters, Tensor gradients) const {
+void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, Tensor parameters,
+                       Tensor gradients) const {
   for (const UpdateSegment& segment : segments_) {
     AdamWStep with_decay = step;
     if (!segment.decays) with_decay.weight_decay = 0;
     const Range state{segment.state, segment.elements.count};
-    adamw(context, with_decay, slice(parameters, segment.elements), slice(gradients, segment.elements),
-          slice(m_, state), slice(v_, state));
+    adamw(context, with_decay, scale, slice(parameters, segment.elements), {},
+          slice(gradients, segment.elements), slice(m_, state), slice(v_, state));
   }
 }
 

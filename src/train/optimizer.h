@@ -30,9 +30,11 @@ class Optimizer {
   const std::vector<UpdateSegment>& segments() const { return segments_; }
 
   /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
-  double sum_of_squares(Context& context, Tensor gradients) const;
-  /// Updates this rank's segments.
-  void update(Context& context, const AdamWStep& step, Tensor parameters, Tensor gradients) const;
+  /// Added to `sum`: (1) f64.
+  void sum_of_squares(Context& context, Tensor gradients, Tensor sum) const;
+  /// Updates this rank's segments.   scale: see adamw()
+  void update(Context& context, const AdamWStep& step, Tensor scale, Tensor parameters,
+              Tensor gradients) const;
 
  private:
   std::vector<UpdateSegment> segments_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
 #include "src/train/lr.h"
 
@@ -13,6 +14,10 @@ namespace {
 double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+// Of the step: loss and square sum of the gradients, then what multiplies the gradients.
+constexpr int64_t num_scalars = 3;
+constexpr Range sums_range{0, 2}, scale_range{2, 1};
 
 Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
   return comm != nullptr && comm->size() > 1 ? comm.get() : nullptr;
@@ -116,6 +121,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       plan_.is_tied_apart && (stage_.has_embedding() || stage_.has_head()) ? tied_range(stage_).count : 0;
   Tensor m, v, staging;
   const auto grant = [&](const VisitTensor& each) {
+    each("scalars", scalars_, {num_scalars}, DType::f64);
     if (use == Pass::evaluate) return;
     each("m", m, {optimizer_.state_elements()}, DType::f32);
     each("v", v, {optimizer_.state_elements()}, DType::f32);
@@ -125,6 +131,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   int64_t bytes = 0;
   grant(add_up(bytes));
   arena_ = Arena(bytes, context.device);
+  host_scalars_ = Buffer::staging(num_scalars * size_bytes(DType::f64), context.device);
   grant(take_from(arena_, ""));
   // The plan that was printed is the run that happens, to the byte.
   if (use == Pass::train) {
@@ -176,34 +183,54 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     const double sync_s = now_s();
     sync_.finish();
     waited_s_ += now_s() - sync_s;
-    // 3. Loss and norm, each part of the mesh once: the loss lies on the last stage's first tensor ranks.
-    std::array<double, 2> sums{coordinate().tensor == 0 ? stage_.loss_sum() : 0.0,
-                               optimizer_.sum_of_squares(context_, stage_.gradients())};
-    world_.all_reduce(Tensor(sums.data(), {2}, DType::f64));
+    // 3. Loss and norm, and with them the decision whether there is an update: made where the sums lie.
+    sum_up(Pass::train);
+    gradient_scale(context_, slice(scalars_, sums_range), rules_.clip_grad_norm, 1.0,
+                   slice(scalars_, scale_range));
+    // 4. Update.
+    const AdamWStep update{.learning_rate = result.learning_rate,
+                           .beta1 = rules_.betas[0],
+                           .beta2 = rules_.betas[1],
+                           .epsilon = rules_.epsilon,
+                           .weight_decay = rules_.weight_decay,
+                           .update = updates_ + 1};
+    optimizer_.update(context_, update, slice(scalars_, scale_range), stage_.parameters(),
+                      stage_.gradients());
+    exchange_parameters();
+    // 5. The one time that the host waits for a GPU.
+    const std::span<const double> sums = read_scalars();
     result.loss = sums[0] / static_cast<double>(counts[0]);
     result.grad_norm = std::sqrt(sums[1]);
-    // 4. Update.
-    AdamWStep update{.learning_rate = result.learning_rate,
-                     .beta1 = rules_.betas[0],
-                     .beta2 = rules_.betas[1],
-                     .epsilon = rules_.epsilon,
-                     .weight_decay = rules_.weight_decay,
-                     .update = updates_ + 1};
-    if (rules_.clip_grad_norm > 0) {
-      update.gradient_scale = std::min(1.0, rules_.clip_grad_norm / (result.grad_norm + 1e-6));
-    }
     check(std::isfinite(result.loss) && std::isfinite(result.grad_norm), ExitCode::numerical,
           "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
           "data of this "
           "step, or lower optimizer.learning_rate",
           step, result.loss, result.grad_norm);
-    optimizer_.update(context_, update, stage_.parameters(), stage_.gradients());
-    exchange_parameters();
     ++updates_;
   }
   result.step_s = now_s() - begin_s;
   result.exposed_communication = waited_s_ / result.step_s;
   return result;
+}
+
+/// Loss and square sum of the gradients over the mesh, each part once: the loss lies on the last stage's
+/// first tensor ranks.
+void Trainer::sum_up(Pass pass) {
+  fill(context_, scalars_, 0);
+  if (stage_.loss() && coordinate().tensor == 0) copy(context_, stage_.loss(), slice(scalars_, {0, 1}));
+  if (pass == Pass::train) optimizer_.sum_of_squares(context_, stage_.gradients(), slice(scalars_, {1, 1}));
+  world_.all_reduce(slice(scalars_, sums_range));
+}
+
+std::span<const double> Trainer::read_scalars() {
+  const Tensor host(host_scalars_.data(), {num_scalars}, DType::f64);
+  if (context_.stream == nullptr) {
+    transfer(scalars_, host, {});
+  } else {
+    transfer(scalars_, host, *context_.stream);
+    context_.stream->synchronize();
+  }
+  return host.span<const double>();
 }
 
 void Trainer::exchange_parameters() {
@@ -255,8 +282,8 @@ Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const Logits
   }
   shows_logits_ = nullptr;
   comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
-  double loss = coordinate().tensor == 0 ? stage_.loss_sum() : 0.0;
-  world_.all_reduce(Tensor(&loss, {1}, DType::f64));
+  sum_up(Pass::evaluate);
+  const double loss = read_scalars()[0];
   return {.loss = counts[0] > 0 ? loss / static_cast<double>(counts[0])
                                 : std::numeric_limits<double>::quiet_NaN(),
           .supervised_tokens = counts[0],

@@ -58,6 +58,8 @@ class Trainer {
 
   void load_rows(const Batches& batches, int64_t step);
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
+  void sum_up(Pass pass);
+  std::span<const double> read_scalars();
   void exchange_parameters();
   void show_logits(int slot, int micro);
 
@@ -72,6 +74,8 @@ class Trainer {
   GradSync sync_;
   Optimizer optimizer_;
   Arena arena_;
+  Tensor scalars_;  // f64, see trainer.cpp
+  Buffer host_scalars_;
   Tensor tied_;                   // the tied embedding's gradient from the other end of the pipeline
   Pipeline train_, evaluate_;     // the plan's program; its forwards alone
   std::vector<MicroBatch> rows_;  // of the step, one a micro-batch

@@ -3,12 +3,20 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
+#include <limits>
+
 #include "tests/kernels/guarded.h"
 #include "tests/support/close.h"
 #include "tests/support/tolerances.h"
 
 namespace ptrain {
 namespace {
+
+Tensor number(double& value) {
+  return Tensor(&value, {1}, DType::f64);
+}
 
 template <class T>
 class AdamW : public testing::Test {};
@@ -23,11 +31,12 @@ TYPED_TEST(AdamW, FollowsTheFormulaOverSeveralUpdates) {
       w.random(1), m.fill(0), v.fill(0);
       std::vector<double> weight = w.values(), first(weight.size()), second(weight.size());
       AdamWStep step;
-      step.learning_rate = 3e-2, step.weight_decay = decay, step.gradient_scale = 0.25;
+      double factor = 0.25;
+      step.learning_rate = 3e-2, step.weight_decay = decay;
       Context context = cpu_context(2);
       for (step.update = 1; step.update <= 4; ++step.update) {
         g.random(static_cast<uint64_t>(10 + step.update));
-        adamw(context, step, w.view(), g.view(), m.view(), v.view());
+        adamw(context, step, number(factor), w.view(), {}, g.view(), m.view(), v.view());
         const double bias1 = 1 - std::pow(step.beta1, static_cast<double>(step.update));
         const double bias2 = 1 - std::pow(step.beta2, static_cast<double>(step.update));
         for (int64_t i = 0; i < count; ++i) {
@@ -54,8 +63,9 @@ TYPED_TEST(AdamW, AZeroGradientOnlyDecays) {
   w.fill(2), g.fill(0), m.fill(0), v.fill(0);
   AdamWStep step;
   step.learning_rate = 0.5, step.weight_decay = 0.5;
+  double factor = 1;
   Context context = cpu_context();
-  adamw(context, step, w.view(), g.view(), m.view(), v.view());
+  adamw(context, step, number(factor), w.view(), {}, g.view(), m.view(), v.view());
   EXPECT_EQ(w(0, 8), 1.5);
 }
 
@@ -68,16 +78,71 @@ TYPED_TEST(AdamW, ThreadsAndCutsDoNotChangeABit) {
     w.random(1), g.random(2), m.random(3), v.fill(0.3);
     AdamWStep step;
     step.learning_rate = 1e-2, step.update = 3;
+    double factor = 1;
     Context context = cpu_context(threads);
     // A shard of an optimizer that is cut over ranks must give the bits of the whole.
     for (int64_t begin : {int64_t{0}, int64_t{12345}}) {
       const int64_t length = begin == 0 ? 12345 : count - 12345;
       const auto part = [&](Guarded<T>& x) { return x.view().column_range(begin, length); };
-      if (threads == 2) adamw(context, step, part(w), part(g), part(m), part(v));
+      if (threads == 2) adamw(context, step, number(factor), part(w), {}, part(g), part(m), part(v));
     }
-    if (threads != 2) adamw(context, step, w.view(), g.view(), m.view(), v.view());
+    if (threads != 2) adamw(context, step, number(factor), w.view(), {}, g.view(), m.view(), v.view());
     if (threads == 1) first = w.values();
     EXPECT_TRUE(same_bits(first, w.values()));
+  }
+}
+
+TYPED_TEST(AdamW, AScaleThatIsNoNumberChangesNothing) {
+  using T = TypeParam;
+  Guarded<T> w(1, 9), g(1, 9), m(1, 9), v(1, 9);
+  w.random(1), g.random(2), m.random(3), v.fill(0.5);
+  const std::vector<double> before[] = {w.values(), m.values(), v.values()};
+  double factor = std::numeric_limits<double>::quiet_NaN();
+  Context context = cpu_context();
+  adamw(context, {.learning_rate = 1, .weight_decay = 1}, number(factor), w.view(), {}, g.view(), m.view(),
+        v.view());
+  EXPECT_TRUE(same_bits(before[0], w.values()) && same_bits(before[1], m.values()) &&
+              same_bits(before[2], v.values()));
+}
+
+TEST(GradientScale, ClipsUnscalesAndRefusesWhatIsNotFinite) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN(),
+                   inf = std::numeric_limits<double>::infinity();
+  struct Case {
+    double loss, squares, clip, loss_scale, expected;
+  };
+  for (const Case& c : {Case{1, 16, 0, 1, 1}, Case{1, 16, 8, 1, 1}, Case{1, 16, 1, 1, 1 / (4 + 1e-6)},
+                        Case{1, 16, 1, 2, 1 / (2 + 1e-6) / 2}, Case{1, 16, 0, 4, 0.25}, Case{1, 0, 1, 1, 1},
+                        Case{nan, 16, 0, 1, nan}, Case{1, inf, 1, 1, nan}, Case{inf, 1, 1, 1, nan}}) {
+    double sums[2] = {c.loss, c.squares}, factor = 7;
+    Context context = cpu_context();
+    gradient_scale(context, Tensor(sums, {2}, DType::f64), c.clip, c.loss_scale, number(factor));
+    if (std::isnan(c.expected)) {
+      EXPECT_TRUE(std::isnan(factor));
+    } else {
+      EXPECT_DOUBLE_EQ(factor, c.expected);
+    }
+  }
+}
+
+TEST(SplitMaster, IsTheNearestWeightAndLosesNoBit) {
+  std::vector<float> wide = {0.f,    -0.f,     1.f,       -1.00390625f, 3.1415927f,
+                             1e-40f, -65504.f, 0x1.01p0f, 0x1.03p0f};
+  for (uint32_t i = 0; i < 1000; ++i) wide.push_back(std::bit_cast<float>(i * 2654435761u & 0xbfffffffu));
+  const auto count = static_cast<int64_t>(wide.size());
+  std::vector<uint16_t> weight(wide.size());
+  std::vector<int16_t> low(wide.size());
+  std::vector<float> joined(wide.size()), alone(wide.size());
+  Context context = cpu_context(2);
+  const Tensor w(weight.data(), {count}, DType::bf16), l(low.data(), {count}, DType::i16);
+  split_master(context, Tensor(wide.data(), {count}, DType::f32), w, l);
+  join_master(context, w, l, Tensor(joined.data(), {count}, DType::f32));
+  join_master(context, w, {}, Tensor(alone.data(), {count}, DType::f32));
+  for (size_t i = 0; i < wide.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<uint32_t>(joined[i]), std::bit_cast<uint32_t>(wide[i]));
+    const float step = std::bit_cast<float>((std::bit_cast<uint32_t>(alone[i]) & 0x7fff0000u) + 0x10000u) -
+                       std::fabs(alone[i]);
+    EXPECT_LE(std::fabs(alone[i] - wide[i]), step / 2) << wide[i];
   }
 }
 

@@ -72,7 +72,9 @@ TYPED_TEST(Elementwise, SumOfSquaresIsExactInDoubleAndTheSameForAnyThreads) {
     std::vector<double> results;
     for (int threads : {1, 2, 3}) {
       Context context = cpu_context(threads);
-      results.push_back(sum_of_squares(context, Tensor(x.data(), Shape{count}, dtype_of<T>)));
+      results.push_back(0);
+      sum_of_squares(context, Tensor(x.data(), Shape{count}, dtype_of<T>),
+                     Tensor(&results.back(), {1}, DType::f64));
     }
     EXPECT_NEAR(results[0], static_cast<double>(expected), static_cast<double>(expected) * 1e-13) << count;
     EXPECT_EQ(results[0], results[1]);

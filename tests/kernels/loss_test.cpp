@@ -13,6 +13,15 @@
 namespace ptrain {
 namespace {
 
+/// The loss of every row by itself.
+void loss_of_rows(Context& context, Tensor statistics, Tensor nll) {
+  for (int64_t r = 0; r < statistics.rows(); ++r) {
+    double* sum = nll.as<double>() + r;
+    *sum = 0;
+    loss_sum(context, statistics.row_range(r, 1), Tensor(sum, {1}, DType::f64));
+  }
+}
+
 template <class T>
 class Loss : public testing::Test {};
 using Floats = testing::Types<float, double>;
@@ -63,7 +72,7 @@ TYPED_TEST(Loss, WholeVocabularyGivesLikelihoodAndGradient) {
     const Oracle oracle = oracle_of(logits, targets, 0.37);
     Context context = cpu_context(2);
     loss_statistics(context, logits.view(), ids_of(targets), 0, statistics.view());
-    loss_nll(context, statistics.view(), nll.view(Shape{c.R}));
+    loss_of_rows(context, statistics.view(), nll.view());
     loss_backward(context, logits.view(), statistics.view(), ids_of(targets), 0, 0.37);
     EXPECT_TRUE(close(nll.values(), oracle.nll, tolerance::elementwise<T>)) << c.V;
     EXPECT_TRUE(close(logits.values(), oracle.gradient, tolerance::elementwise<T>)) << c.V;
@@ -93,7 +102,7 @@ TYPED_TEST(Loss, PartsOfTheVocabularyCombineToTheWhole) {
     }
     Guarded<double> nll(1, R);
     loss_combine(context, parts.view(Shape{P, R, 3}), statistics.view());
-    loss_nll(context, statistics.view(), nll.view(Shape{R}));
+    loss_of_rows(context, statistics.view(), nll.view());
     for (int64_t p = 0; p < P; ++p) {
       const int64_t first = V * p / P, count = V * (p + 1) / P - first;
       loss_backward(context, logits.view().column_range(first, count), statistics.view(), ids_of(targets),
@@ -115,7 +124,7 @@ TYPED_TEST(Loss, LongRowsLoseNothingToTheSum) {
   std::vector<int32_t> targets = {77};
   Context context = cpu_context();
   loss_statistics(context, logits.view(), ids_of(targets), 0, statistics.view());
-  loss_nll(context, statistics.view(), nll.view(Shape{1}));
+  loss_of_rows(context, statistics.view(), nll.view());
   EXPECT_NEAR(nll(0, 0), std::log(49152.0), 1e-12);
 }
 
@@ -128,7 +137,7 @@ TYPED_TEST(Loss, SureAndHopelessRowsKeepTheirDigits) {
   std::vector<int32_t> targets = {1, 0};
   Context context = cpu_context();
   loss_statistics(context, logits.view(), ids_of(targets), 0, statistics.view());
-  loss_nll(context, statistics.view(), nll.view(Shape{2}));
+  loss_of_rows(context, statistics.view(), nll.view());
   loss_backward(context, logits.view(), statistics.view(), ids_of(targets), 0, 1);
   EXPECT_NEAR(nll(0, 0), 0, 1e-20);
   EXPECT_NEAR(nll(0, 1), 500, 1e-4);
@@ -146,7 +155,7 @@ TYPED_TEST(Loss, NotANumberStaysVisible) {
   std::vector<int32_t> targets = {1};
   Context context = cpu_context();
   loss_statistics(context, logits.view(), ids_of(targets), 0, statistics.view());
-  loss_nll(context, statistics.view(), nll.view(Shape{1}));
+  loss_of_rows(context, statistics.view(), nll.view());
   EXPECT_TRUE(std::isnan(nll(0, 0)));
 }
 
@@ -158,7 +167,7 @@ TEST(LossGradient, MatchesCentralDifferences) {
   Context context = cpu_context();
   const auto loss = [&] {
     loss_statistics(context, logits.view(), ids_of(targets), 0, statistics.view());
-    loss_nll(context, statistics.view(), nll.view(Shape{R}));
+    loss_of_rows(context, statistics.view(), nll.view());
     return 0.5 * (nll(0, 0) + nll(0, 1) + nll(0, 2));
   };
   loss();

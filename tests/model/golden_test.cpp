@@ -41,7 +41,7 @@ TEST_P(Golden, LogitsLossAndGradientsAreThoseOfTheReference) {
   stage.forward(0, Pass::train, 1.0 / static_cast<double>(rows.supervised));
   stage.backward(0, {0, spec.L + 2});
 
-  const double loss = stage.loss_sum() / static_cast<double>(rows.supervised);
+  const double loss = *stage.loss().as<double>() / static_cast<double>(rows.supervised);
   const OwnedTensor golden_loss = golden.read("loss");
   EXPECT_NEAR(loss, double{golden_loss.view.as<float>()[0]}, tolerance::golden_loss * loss);
 

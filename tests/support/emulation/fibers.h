@@ -1,0 +1,51 @@
+// Runs a kernel's blocks on a host: one after another, the threads of a block as fibers that stop at barriers
+// and warp exchanges and go on in random order, so that a missing barrier shows. Not a model of speed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace ptrain::emulation {
+
+struct Size {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// What a kernel's thread asks of its surroundings.
+struct Thread {
+  Size thread, block, block_size, grid;
+  void* dynamic_shared = nullptr;
+};
+const Thread& this_thread();
+inline int lane() {
+  return static_cast<int>(this_thread().thread.x % 32);
+}
+
+/// What the lanes of a warp brought to an exchange.
+class Lanes {
+ public:
+  static constexpr int max_bytes = 128;
+  const void* of(int lane) const { return bytes_[lane]; }
+  void* of(int lane) { return bytes_[lane]; }
+
+ private:
+  alignas(16) unsigned char bytes_[32][max_bytes];
+};
+
+/// Every thread of the block that has not ended must come here before any goes on.
+void block_barrier();
+/// Waits for all lanes of `mask` that exist, each with `bytes` of its own, then shows all of them to `read`.
+void warp_exchange(unsigned mask, const void* value, int64_t bytes,
+                   const std::function<void(const Lanes&)>& read);
+
+/// Runs every block of the grid to its end. Throws where threads wait for others that never come.
+void run_grid(Size grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& kernel);
+
+/// Work of an emulated stream; it runs when the device gets to it: see emulated_device.cpp.
+void enqueue(void* stream, std::function<void()> work);
+
+/// Seeds the order of threads, blocks and streams.
+void seed_order(uint64_t seed);
+uint64_t next_random();
+
+}  // namespace ptrain::emulation
