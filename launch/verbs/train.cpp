@@ -28,6 +28,7 @@ int run_train(const Arguments& arguments) {
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code = run_training(loaded, {.world = runtime.world,
                                                 .context = runtime.context,
+                                                .hosts = runtime.session.hosts(),
                                                 .job = job == nullptr ? "" : job,
                                                 .peak_flops = measured_peak(runtime),
                                                 .say =

@@ -42,6 +42,8 @@ struct Config {
     int zero = 1;                           // 0 … 3
     Offload offload = Offload::none;
     bool allow_tensor_across_nodes = false;
+    bool allow_slow_network = false;  // TCP where EFA or InfiniBand is there
+    bool share_devices = false;       // several ranks on one GPU
   };
 
   struct Data {

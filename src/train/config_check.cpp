@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/placement.h"
 
 namespace ptrain {
 namespace {
@@ -81,6 +82,16 @@ void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {
        fix);
 }
 
+/// Tensor groups inside a host, where the hosts are known. After check_mesh.
+void check_hosts(const LoadedConfig& loaded, const WorldSize& world) {
+  const C::Parallel& parallel = loaded.config.parallel;
+  if (world.hosts.empty() || parallel.allow_tensor_across_nodes) return;
+  const Mesh mesh{.pipeline = parallel.pipeline,
+                  .data = data_ranks(loaded.config, world.ranks),
+                  .tensor = parallel.tensor};
+  check_tensor_groups(mesh, world.hosts, loaded.where("parallel.tensor"));
+}
+
 void check_batch(const LoadedConfig& loaded, const WorldSize& world) {
   const C::Batch& batch = loaded.config.batch;
   const int data = data_ranks(loaded.config, world.ranks);
@@ -122,6 +133,7 @@ void check_config(const LoadedConfig& loaded, const WorldSize& world) {
   check(world.ranks >= 1, "a world of {} ranks", world.ranks);
   check_companions(loaded);
   check_mesh(loaded, world);
+  check_hosts(loaded, world);
   check_batch(loaded, world);
 }
 

@@ -2,6 +2,7 @@
 // Not for what needs the model or the data: heads, layers, files.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,10 +15,11 @@ namespace ptrain {
 struct WorldSize {
   int ranks = 1;
   std::string_view source = "mpirun started";  // "… but mpirun started 8 ranks"
+  std::span<const std::string> hosts = {};     // of each rank; empty = not known
 };
 
-/// Mesh against ranks, global batch against micro-batches, keys that need others. Errors: ExitCode::usage,
-/// with the place of the key, the values and the fix.
+/// Mesh against ranks and hosts, global batch against micro-batches, keys that need others. Errors:
+/// ExitCode::usage, with the place of the key, the values and the fix.
 void check_config(const LoadedConfig& loaded, const WorldSize& world);
 
 /// Whether to judge what runs on this machine (its device and precision) or the configuration alone, as a

@@ -154,6 +154,11 @@ std::vector<Key> parallel_keys() {
       row<&C::parallel, &P::allow_tensor_across_nodes>(
           {.path = "parallel.allow_tensor_across_nodes",
            .help = "accept tensor groups that span nodes, which is slow"}),
+      row<&C::parallel, &P::allow_slow_network>(
+          {.path = "parallel.allow_slow_network",
+           .help = "accept TCP between nodes that have EFA or InfiniBand, which is slow"}),
+      row<&C::parallel, &P::share_devices>(
+          {.path = "parallel.share_devices", .help = "let several ranks compute on one GPU"}),
   };
 }
 

@@ -107,7 +107,7 @@ class Run {
 
 void Run::claim_output() {
   agreed(world_, [&] {
-    check_config(loaded_, {.ranks = world_.size()});
+    check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
     refuse_unbuilt(loaded_, Scope::this_machine);
     if (!is_first()) return;
     if (loaded_.is_set("checkpoint.asynchronous") && config_.checkpoint.asynchronous) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "kernels/ops/context.h"
@@ -16,6 +17,7 @@ namespace ptrain {
 struct RunEnvironment {
   Communicator& world;
   Context context;
+  std::span<const std::string> hosts = {};    // of each rank; empty = not known
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU
   std::function<void(std::string_view)> say;  // a line of the product (stdout); called on rank 0 alone

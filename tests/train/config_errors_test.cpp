@@ -164,6 +164,26 @@ TEST(ConfigErrors, EachWrongFileIsRefusedWithItsPlaceAndTheFix) {
   }
 }
 
+TEST(ConfigErrors, ATensorGroupOverTwoHostsIsRefusedUnlessAskedFor) {
+  const std::vector<std::string> hosts = {"n1", "n1", "n1", "n1", "n2", "n2", "n2", "n2"};
+  const auto message = [&](const std::string& text) -> std::string {
+    const LoadedConfig loaded = load_config_text(complete + text, "run.yaml", {});
+    try {
+      check_config(loaded, {.ranks = 8, .hosts = hosts});
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      return error.what();
+    }
+    return "";
+  };
+  const std::string refused = message("parallel: {tensor: 8}\n");
+  EXPECT_TRUE(refused.starts_with("run.yaml:4:20: parallel.tensor = 8: the group of ranks 0 to 7 spans"))
+      << refused;
+  EXPECT_EQ(message("parallel: {tensor: 8, allow_tensor_across_nodes: true}\n"), "");
+  EXPECT_EQ(message("parallel: {tensor: 4}\n"), "");
+  EXPECT_EQ(message("parallel: {tensor: 2, pipeline: 2, data: auto}\n"), "");
+}
+
 TEST(ConfigErrors, TheCompleteFileAloneIsAccepted) {
   EXPECT_EQ(message_of(complete), "");
 }

@@ -39,6 +39,8 @@ TEST(Config, DefaultsAreThoseOfTheContract) {
       {"parallel.zero", "1"},
       {"parallel.offload", "none"},
       {"parallel.allow_tensor_across_nodes", "false"},
+      {"parallel.allow_slow_network", "false"},
+      {"parallel.share_devices", "false"},
       {"data.validation", "[]"},
       {"data.sequence_length", "1536"},
       {"data.packing", "true"},
