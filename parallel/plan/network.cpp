@@ -91,17 +91,23 @@ struct Obstacle {
   std::string fix;
 };
 
+/// FI_PROVIDER names the providers to use or, behind a ^, those to pass by; nothing means all.
+bool lets_efa_through(const std::string& provider) {
+  if (provider.empty()) return true;
+  const bool names_efa = lower(provider).find("efa") != std::string::npos;
+  return names_efa != provider.starts_with('^');
+}
+
 Obstacle obstacle_to_efa(const Draft& draft) {
   const NetworkReport& report = draft.report;
-  if (const std::string* net = draft.user("NCCL_NET")) {
+  if (const std::string* net = draft.user("NCCL_NET"); net && !net->empty()) {
     if (!lower(*net).ends_with("libfabric")) return {"NCCL_NET=" + *net + " is set", "unset NCCL_NET"};
   }
   if (const std::string* plugin = draft.user("NCCL_NET_PLUGIN"); plugin != nullptr && *plugin == "none") {
     return {"NCCL_NET_PLUGIN=none is set", "unset NCCL_NET_PLUGIN"};
   }
   if (const std::string* provider = draft.user("FI_PROVIDER")) {
-    if (lower(*provider).find("efa") == std::string::npos)
-      return {"FI_PROVIDER=" + *provider + " is set", "unset FI_PROVIDER"};
+    if (!lets_efa_through(*provider)) return {"FI_PROVIDER=" + *provider + " is set", "unset FI_PROVIDER"};
   }
   if (!report.has_libfabric) {
     return {"libfabric was not found", "run the EFA installer on every host and in the container image"};
@@ -119,7 +125,7 @@ Obstacle obstacle_to_efa(const Draft& draft) {
 }
 
 Obstacle obstacle_to_infiniband(const Draft& draft) {
-  if (const std::string* net = draft.user("NCCL_NET")) {
+  if (const std::string* net = draft.user("NCCL_NET"); net && !net->empty()) {
     if (!lower(*net).starts_with("ib")) return {"NCCL_NET=" + *net + " is set", "unset NCCL_NET"};
   }
   if (const std::string* disable = draft.user("NCCL_IB_DISABLE"); number_or(disable, 0) != 0)

@@ -222,6 +222,7 @@ TEST(Network, TcpBesideAFastNetworkIsRefusedUnlessAskedFor) {
        "EFA is there (32 devices), but NCCL would use TCP: NCCL_NET=Socket is set"},
       {p5, user("NCCL_NET_PLUGIN", "none"), "NCCL_NET_PLUGIN=none is set; unset NCCL_NET_PLUGIN"},
       {p5, user("FI_PROVIDER", "tcp"), "FI_PROVIDER=tcp is set; unset FI_PROVIDER"},
+      {p5, user("FI_PROVIDER", "^efa"), "FI_PROVIDER=^efa is set"},
       {p5, [](NetworkReport& report) { report.has_libfabric = false; }, "libfabric was not found"},
       {p5, [](NetworkReport& report) { report.plugin_path.clear(); }, "aws-ofi-nccl was not found"},
       {p5,
@@ -261,6 +262,9 @@ TEST(Network, ValuesThatKeepTheFastNetworkAreNotRefused) {
   } rows[] = {
       {p5, "NCCL_NET", "AWS Libfabric", NetworkKind::efa},
       {p5, "NCCL_NET", "Libfabric", NetworkKind::efa},
+      {p5, "NCCL_NET", "", NetworkKind::efa},
+      {p5, "FI_PROVIDER", "", NetworkKind::efa},
+      {p5, "FI_PROVIDER", "^tcp", NetworkKind::efa},
       {p5, "NCCL_NET_PLUGIN", "ofi", NetworkKind::efa},
       {p5, "NCCL_IB_DISABLE", "1", NetworkKind::efa},
       {infiniband, "NCCL_NET", "IB", NetworkKind::infiniband},
