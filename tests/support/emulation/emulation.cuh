@@ -29,8 +29,8 @@ struct dim3 {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-inline void __syncthreads() {
-  ptrain::emulation::block_barrier();
+inline void __syncthreads(std::source_location place = std::source_location::current()) {
+  ptrain::emulation::block_barrier(place);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
   ptrain::emulation::warp_exchange(mask, nullptr, 0, [](const ptrain::emulation::Lanes&) {});

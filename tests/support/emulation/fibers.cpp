@@ -13,6 +13,9 @@
 #include "kernels/base/error.h"
 
 namespace ptrain::emulation {
+
+constinit thread_local const Thread* running_thread = nullptr;
+
 namespace {
 
 constexpr size_t stack_bytes = 128 << 10;
@@ -20,58 +23,102 @@ constexpr unsigned max_threads = 1024;
 
 enum class State : uint8_t { ready, at_barrier, in_exchange, ended };
 
-/// A warp's exchanges: two sets of values in turn, since a lane may bring its next one before another has
-/// read the last.
-struct Warp {
-  Lanes values[2];
-  unsigned arrived[2] = {};  // lanes
-  unsigned present = 0;      // lanes that exist
-  unsigned ended = 0;
-};
-
 struct Fiber {
   Thread thread;
   State state = State::ended;
-  unsigned turn = 0;  // of exchanges, counts up
-  unsigned mask = 0;  // of the exchange it waits in
+  unsigned mask = 0;  // of the exchange it waits in, and what it does with the values
+  ReadLanes read = nullptr;
+  void* reader = nullptr;
   jmp_buf place;
   bool is_started = false;
   ucontext_t entry;
   void* stack = nullptr;
 };
 
+struct Warp {
+  Lanes values;             // of the lanes that wait in an exchange
+  unsigned exchanging = 0;  // those lanes
+  unsigned present = 0;     // lanes that exist
+  unsigned ended = 0;
+};
+
 /// One block under way. A thread of the host has its own.
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
-  std::vector<unsigned> ready;  // fibers that may go on
+  std::vector<Fiber*> ready;    // fibers that may go on
+  std::vector<unsigned> order;  // of the grid's blocks
   unsigned count = 0, live = 0, waiting = 0;
+  std::source_location barrier;  // where those who wait stand
   std::exception_ptr failure;
   Fiber* current = nullptr;
   jmp_buf scheduler;
-  ucontext_t scheduler_context;
   const std::function<void()>* kernel = nullptr;
-  uint64_t random = 0x9e3779b97f4a7c15u;
 };
 
+constinit thread_local uint64_t random_state = 0x9e3779b97f4a7c15u;
+
+/// Made once a host thread and kept: fibers name it.
 Block& block() {
-  thread_local Block the_block;
-  return the_block;
+  constinit thread_local Block* the_block = nullptr;
+  if (the_block == nullptr) {
+    thread_local const std::unique_ptr<Block> owner = std::make_unique<Block>();
+    the_block = owner.get();
+  }
+  return *the_block;
+}
+
+/// A number below `bound`.
+unsigned random_below(size_t bound) {
+  return static_cast<unsigned>((next_random() >> 32) * bound >> 32);
 }
 
 unsigned index_of(const Fiber& fiber) {
   return fiber.thread.thread.x;
 }
 
-void yield() {
-  Block& b = block();
+void fiber_main();
+
+[[noreturn]] void go_to(Block& b, Fiber& fiber) {
+  b.current = &fiber;
+  running_thread = &fiber.thread;
+  if (fiber.is_started) _longjmp(fiber.place, 1);
+  fiber.is_started = true;
+  if (fiber.stack == nullptr) {
+    fiber.stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(fiber.stack != MAP_FAILED, ExitCode::resources, "no memory for an emulated thread's stack");
+  }
+  getcontext(&fiber.entry);
+  fiber.entry.uc_stack.ss_sp = fiber.stack;
+  fiber.entry.uc_stack.ss_size = stack_bytes;
+  fiber.entry.uc_link = nullptr;
+  makecontext(&fiber.entry, fiber_main, 0);
+  setcontext(&fiber.entry);
+  std::terminate();  // setcontext does not return
+}
+
+/// A random fiber of those that may go on is the next; null: none may.
+Fiber* take_ready(Block& b) {
+  if (b.ready.empty()) return nullptr;
+  std::swap(b.ready[random_below(b.ready.size())], b.ready.back());
+  Fiber* fiber = b.ready.back();
+  b.ready.pop_back();
+  return fiber;
+}
+
+/// The current fiber stops here until somebody goes on with it.
+void yield(Block& b) {
   Fiber* self = b.current;
-  if (_setjmp(self->place) == 0) _longjmp(b.scheduler, 1);
+  Fiber* next = b.failure ? nullptr : take_ready(b);
+  if (next == self) return;
+  if (_setjmp(self->place) != 0) return;
+  if (next == nullptr) _longjmp(b.scheduler, 1);
+  go_to(b, *next);
 }
 
 void make_ready(Block& b, Fiber& fiber) {
   fiber.state = State::ready;
-  b.ready.push_back(index_of(fiber));
+  b.ready.push_back(&fiber);
 }
 
 void release_barrier(Block& b) {
@@ -98,80 +145,95 @@ void fiber_main() {
       b.failure = std::current_exception();
     }
     end_fiber(b, *b.current);
-    yield();
+    yield(b);
   }
 }
 
-void resume(Block& b, Fiber& fiber) {
-  b.current = &fiber;
-  if (_setjmp(b.scheduler) != 0) return;
-  if (fiber.is_started) _longjmp(fiber.place, 1);
-  fiber.is_started = true;
-  if (fiber.stack == nullptr) {
-    fiber.stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    check(fiber.stack != MAP_FAILED, ExitCode::resources, "no memory for an emulated thread's stack");
-  }
-  getcontext(&fiber.entry);
-  fiber.entry.uc_stack.ss_sp = fiber.stack;
-  fiber.entry.uc_stack.ss_size = stack_bytes;
-  fiber.entry.uc_link = nullptr;
-  makecontext(&fiber.entry, fiber_main, 0);
-  setcontext(&fiber.entry);
-}
-
-/// What a kernel threw leaves through the scheduler; threads that stand somewhere begin anew the next time.
+/// What a kernel threw leaves here; threads that stand somewhere begin anew the next time.
 [[noreturn]] void give_up(Block& b) {
   for (const auto& fiber : b.fibers) fiber->is_started = false;
+  running_thread = nullptr;
   std::rethrow_exception(std::exchange(b.failure, nullptr));
 }
 
 void run_block(Block& b) {
-  while (b.live > 0) {
-    if (b.ready.empty()) {
-      b.failure = std::make_exception_ptr(
-          Error(ExitCode::defect,
-                fmt::format("an emulated block stands still: {} of its {} threads wait, {} at a barrier",
-                            b.live, b.count, b.waiting),
-                std::source_location::current()));
-      give_up(b);
-    }
-    const size_t pick = next_random() % b.ready.size();
-    std::swap(b.ready[pick], b.ready.back());
-    Fiber& fiber = *b.fibers[b.ready.back()];
-    b.ready.pop_back();
-    resume(b, fiber);
-    if (b.failure) give_up(b);
+  // Fibers hand over to each other; who finds nobody that may go on comes back here.
+  if (_setjmp(b.scheduler) == 0) go_to(b, *take_ready(b));
+  if (!b.failure && b.live > 0) {
+    b.failure = std::make_exception_ptr(
+        Error(ExitCode::defect,
+              fmt::format("an emulated block stands still: {} of its {} threads wait, {} at a barrier",
+                          b.live, b.count, b.waiting),
+              std::source_location::current()));
   }
+  if (b.failure) give_up(b);
+}
+
+void start_block(Block& b, Size index, Size grid, unsigned threads, void* shared) {
+  b.warps.assign((threads + 31) / 32, {});
+  b.ready.clear();
+  b.live = threads;
+  b.waiting = 0;
+  for (unsigned t = 0; t < threads; ++t) {
+    Fiber& fiber = *b.fibers[t];
+    fiber.thread = {.thread = {t, 0, 0},
+                    .block = index,
+                    .block_size = {threads, 1, 1},
+                    .grid = grid,
+                    .dynamic_shared = shared};
+    b.warps[t / 32].present |= 1u << (t % 32);
+    make_ready(b, fiber);
+  }
+}
+
+/// Every lane of the exchange reads, as if it ran.
+void complete_exchange(Block& b, Warp& warp, unsigned first, unsigned lanes) {
+  const Fiber& self = *b.current;
+  for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+    const Fiber& fiber = *b.fibers[first + static_cast<unsigned>(__builtin_ctz(rest))];
+    check(fiber.mask == self.mask && fiber.read == self.read,
+          "lanes {} and {} of a warp meet in different exchanges or with other masks: {:#x}, {:#x}",
+          index_of(self) % 32, index_of(fiber) % 32, self.mask, fiber.mask);
+  }
+  warp.exchanging &= ~lanes;
+  for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+    Fiber& fiber = *b.fibers[first + static_cast<unsigned>(__builtin_ctz(rest))];
+    running_thread = &fiber.thread;
+    fiber.read(fiber.reader, warp.values);
+    make_ready(b, fiber);
+  }
+  running_thread = &self.thread;
 }
 
 }  // namespace
 
-const Thread& this_thread() {
-  return block().current->thread;
-}
-
 void seed_order(uint64_t seed) {
-  block().random = seed * 2 + 1;
+  random_state = (seed + 1) * 0x9e3779b97f4a7c15u | 1u;
 }
 
 uint64_t next_random() {
-  uint64_t& x = block().random;  // xorshift64 (Marsaglia 2003)
+  uint64_t& x = random_state;  // xorshift64 (Marsaglia 2003)
   x ^= x << 13;
   x ^= x >> 7;
   x ^= x << 17;
   return x;
 }
 
-void block_barrier() {
+void block_barrier(std::source_location place) {
   Block& b = block();
+  if (b.waiting > 0) {
+    check(place.line() == b.barrier.line() && place.column() == b.barrier.column(),
+          "threads of a block stand at different barriers, in lines {} and {}", b.barrier.line(),
+          place.line());
+  }
+  b.barrier = place;
   b.current->state = State::at_barrier;
   ++b.waiting;
   release_barrier(b);
-  yield();
+  yield(b);
 }
 
-void warp_exchange(unsigned mask, const void* value, int64_t bytes,
-                   const std::function<void(const Lanes&)>& read) {
+void warp_exchange(unsigned mask, const void* value, int64_t bytes, ReadLanes read, void* reader) {
   Block& b = block();
   Fiber& self = *b.current;
   const unsigned index = index_of(self), lane = index % 32;
@@ -179,61 +241,39 @@ void warp_exchange(unsigned mask, const void* value, int64_t bytes,
   check(mask >> lane & 1u, "lane {} calls a warp exchange whose mask {:#x} is without it", lane, mask);
   check(bytes <= Lanes::max_bytes, "a warp exchange of {} bytes a lane", bytes);
   check((warp.ended & mask) == 0, "a warp exchange waits for lanes {:#x} that have ended", warp.ended & mask);
-  const unsigned set = self.turn++ % 2;
-  if (bytes > 0) std::memcpy(warp.values[set].of(static_cast<int>(lane)), value, static_cast<size_t>(bytes));
-  warp.arrived[set] |= 1u << lane;
+  if (bytes > 0) std::memcpy(warp.values.of(static_cast<int>(lane)), value, static_cast<size_t>(bytes));
+  warp.exchanging |= 1u << lane;
+  self.state = State::in_exchange;
   self.mask = mask;
+  self.read = read;
+  self.reader = reader;
   const unsigned expected = mask & warp.present;
-  if ((warp.arrived[set] & expected) == expected) {
-    warp.arrived[set] &= ~expected;
-    for (unsigned other = 0; other < 32; ++other) {
-      if (!(expected >> other & 1u)) continue;
-      Fiber& fiber = *b.fibers[index / 32 * 32 + other];
-      check(other == lane || (fiber.state == State::in_exchange && fiber.mask == mask),
-            "lanes {} and {} meet in a warp exchange with other masks", lane, other);
-      make_ready(b, fiber);
-    }
-  } else {
-    self.state = State::in_exchange;
-  }
-  yield();
-  read(warp.values[set]);
+  if ((warp.exchanging & expected) == expected) complete_exchange(b, warp, index - lane, expected);
+  yield(b);
 }
 
 void run_grid(Size grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& kernel) {
   Block& b = block();
   check(threads >= 1 && threads <= max_threads, "a block of {} threads", threads);
   check(shared_bytes <= 227 * 1024, "a block with {} bytes of shared memory", shared_bytes);
+  check(grid.y <= 65535 && grid.z <= 65535, "a grid of ({}, {}, {}) blocks", grid.x, grid.y, grid.z);
   while (b.fibers.size() < threads) b.fibers.push_back(std::make_unique<Fiber>());
   b.count = threads;
   b.kernel = &kernel;
   const std::unique_ptr<unsigned char[]> memory(new unsigned char[static_cast<size_t>(shared_bytes) + 128]);
   auto* shared = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.get()) + 127) / 128 * 128);
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) {
-        // What a block finds in shared memory is anything: here, not-a-numbers.
-        std::memset(shared, 0xff, static_cast<size_t>(shared_bytes));
-        b.warps.assign((threads + 31) / 32, {});
-        b.ready.clear();
-        b.live = threads;
-        b.waiting = 0;
-        for (unsigned t = 0; t < threads; ++t) {
-          Fiber& fiber = *b.fibers[t];
-          fiber.thread = {.thread = {t, 0, 0},
-                          .block = {x, y, z},
-                          .block_size = {threads, 1, 1},
-                          .grid = grid,
-                          .dynamic_shared = shared};
-          fiber.turn = 0;
-          b.warps[t / 32].present |= 1u << (t % 32);
-          make_ready(b, fiber);
-        }
-        run_block(b);
-      }
-    }
+  b.order.resize(size_t{grid.x} * grid.y * grid.z);
+  for (size_t i = 0; i < b.order.size(); ++i) b.order[i] = static_cast<unsigned>(i);
+  for (size_t left = b.order.size(); left > 0; --left) {
+    std::swap(b.order[random_below(left)], b.order[left - 1]);
+    const unsigned i = b.order[left - 1];
+    // What a block finds in shared memory is anything: here, not-a-numbers.
+    std::memset(shared, 0xff, static_cast<size_t>(shared_bytes));
+    start_block(b, {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y}, grid, threads, shared);
+    run_block(b);
   }
   b.current = nullptr;
+  running_thread = nullptr;
 }
 
 }  // namespace ptrain::emulation

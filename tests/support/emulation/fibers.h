@@ -1,9 +1,11 @@
-// Runs a kernel's blocks on a host: one after another, the threads of a block as fibers that stop at barriers
-// and warp exchanges and go on in random order, so that a missing barrier shows. Not a model of speed.
+// Runs a kernel's blocks on a host: one after another in random order, the threads of a block as fibers that
+// stop at barriers and warp exchanges and go on in random order, so that a missing barrier shows. Not a model
+// of speed.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <source_location>
 
 namespace ptrain::emulation {
 
@@ -16,7 +18,10 @@ struct Thread {
   Size thread, block, block_size, grid;
   void* dynamic_shared = nullptr;
 };
-const Thread& this_thread();
+extern constinit thread_local const Thread* running_thread;
+inline const Thread& this_thread() {
+  return *running_thread;
+}
 inline int lane() {
   return static_cast<int>(this_thread().thread.x % 32);
 }
@@ -32,11 +37,20 @@ class Lanes {
   alignas(16) unsigned char bytes_[32][max_bytes];
 };
 
-/// Every thread of the block that has not ended must come here before any goes on.
-void block_barrier();
+/// Every thread of the block that has not ended must come to this place of the source before any goes on.
+void block_barrier(std::source_location place);
+
+/// What a lane does with the lanes' values: read(reader, values).
+using ReadLanes = void (*)(void* reader, const Lanes& values);
+void warp_exchange(unsigned mask, const void* value, int64_t bytes, ReadLanes read, void* reader);
 /// Waits for all lanes of `mask` that exist, each with `bytes` of its own, then shows all of them to `read`.
-void warp_exchange(unsigned mask, const void* value, int64_t bytes,
-                   const std::function<void(const Lanes&)>& read);
+/// The lanes must bring the same mask and the same kind of exchange.
+template <class Read>
+void warp_exchange(unsigned mask, const void* value, int64_t bytes, Read read) {
+  warp_exchange(
+      mask, value, bytes, [](void* reader, const Lanes& values) { (*static_cast<Read*>(reader))(values); },
+      &read);
+}
 
 /// Runs every block of the grid to its end. Throws where threads wait for others that never come.
 void run_grid(Size grid, unsigned threads, int64_t shared_bytes, const std::function<void()>& kernel);
