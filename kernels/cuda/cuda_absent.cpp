@@ -35,8 +35,8 @@ namespace {
                                      Tensor) {
   refuse();
 }
-void attention_backward(Context&, const AttentionDims&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                        Tensor, Tensor, Tensor, Tensor, Tensor) {
+[[gnu::weak]] void attention_backward(Context&, const AttentionDims&, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                      Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) {
   refuse();
 }
 [[gnu::weak]] void attention_decode(Context&, const AttentionDims&, Tensor, Tensor, Tensor, Tensor, Tensor) {
