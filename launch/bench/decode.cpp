@@ -40,7 +40,7 @@ Report run_decode(Runtime& runtime, const LoadedConfig& loaded) {
           spec.max_positions);
   });
   Decoder decoder(spec, &runtime.world, runtime.context, length + count);
-  load_weights(runtime.world, *files, decoder.placed(), decoder.parameters());
+  load_weights(runtime.world, *files, decoder.placed(), runtime.context, decoder.parameters());
 
   const std::vector<int32_t> prompt = made_up_prompt(length, spec.V);
   const Times prefill = measure_together(

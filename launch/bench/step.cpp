@@ -80,14 +80,12 @@ Memory resident_memory(Communicator& world) {
   return memory;
 }
 
-void load_or_make_weights(Runtime& runtime, const Config& config, const ModelSpec& spec, const Stage& stage) {
-  if (config.model.init == Config::Init::random) {
-    initialise_weights(spec, stage.placed(), static_cast<uint64_t>(config.train.seed), stage.parameters());
-    return;
-  }
+void load_or_make_weights(Runtime& runtime, const Config& config, Trainer& trainer) {
+  if (config.model.init == Config::Init::random)
+    return initialise_weights(static_cast<uint64_t>(config.train.seed), trainer);
   std::optional<HfDir> directory;
   agreed(runtime.world, [&] { directory = HfDir::open(config.model.path); });
-  load_weights(runtime.world, *directory, stage.placed(), stage.parameters());
+  load_weights(runtime.world, *directory, trainer);
 }
 
 }  // namespace
@@ -102,7 +100,8 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
     check_config(loaded, {.ranks = runtime.world.size()});
     refuse_unbuilt(loaded, Scope::this_machine);
     spec = read_model_spec(config.model.path);
-    plan = plan_of(config, spec, runtime.world.size(), resolved_precision(config, Config::Device::cpu));
+    plan =
+        plan_of(config, spec, runtime.world.size(), compute_of(config, found_device(runtime.context.device)));
   });
   const MemoryDocuments rows(
       made_up_rows(config.batch.global * (steps + 1), config.data.sequence_length, spec.V));
@@ -110,7 +109,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
                         {.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
                         {.shuffle = Shuffle::off});
   Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.context);
-  load_or_make_weights(runtime, config, spec, trainer.stage());
+  load_or_make_weights(runtime, config, trainer);
 
   // The first step touches memory for the first time: it is told apart from the others.
   const double start_s = process_age_s();

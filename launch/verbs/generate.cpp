@@ -80,7 +80,7 @@ int generate(Runtime& runtime, const LoadedConfig& loaded) {
   agreed(runtime.world, [&] { task = prepare(arguments, loaded, runtime.world.size()); });
   Decoder decoder(task.spec, &runtime.world, runtime.context,
                   static_cast<int64_t>(task.prompt.size()) + task.count);
-  load_weights(runtime.world, *task.weights, decoder.placed(), decoder.parameters());
+  load_weights(runtime.world, *task.weights, decoder.placed(), runtime.context, decoder.parameters());
   Sampler sampler(task.sampling);
   const std::set<int32_t> ends(task.text.eos_ids.begin(), task.text.eos_ids.end());
   StreamDecoder stream(*task.tokenizer, Skip::special);

@@ -32,9 +32,8 @@ int run_plan(const Arguments& arguments) {
   refuse_unbuilt(loaded, Scope::configuration);
 
   const ModelSpec spec = read_model_spec(loaded.config.model.path);
-  const Config::Precision precision =
-      resolved_precision(loaded.config, planned_device(loaded.config, hardware));
-  const Plan plan = plan_of(loaded.config, spec, ranks, precision, source);
+  const Compute compute = compute_of(loaded.config, planned_device(loaded.config, hardware));
+  const Plan plan = plan_of(loaded.config, spec, ranks, compute, source);
   fmt::print("{}", print_plan(plan, {.hardware = hardware}));
   if (arguments.has("svg")) {
     const Report report = hardware ? estimate_of(plan, *hardware).report : plan.report;

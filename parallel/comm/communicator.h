@@ -90,7 +90,8 @@ class Communicator {
   virtual int size() const = 0;
 
   // --- Collectives ---------------------------------------------------------------------------------------
-  // Reductions take f32, f64, i32, i64 and u8 (u8 only max and min); the others move every dtype.
+  // Reductions take f32, f64, bf16 and f16 (summed as f32, rounded once), i32, i64 and u8 (u8 only max and
+  // min); the others move every dtype.
 
   /// inout = the values of all ranks, reduced.   inout: the same shape everywhere
   virtual void all_reduce(Tensor inout, Reduce reduce = Reduce::sum) = 0;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/base/float16.h"
+
 namespace ptrain {
 namespace {
 
@@ -34,19 +36,40 @@ struct Min {
   }
 };
 
+// What values of T are summed up as, and the way there and back: 16-bit floats as f32, rounded once.
+template <class T>
+struct Wide {
+  using type = T;
+  static T of(T x) { return x; }
+  static T back(T x) { return x; }
+};
+template <>
+struct Wide<BFloat16> {
+  using type = float;
+  static float of(BFloat16 x) { return widen(x); }
+  static BFloat16 back(float x) { return to_bfloat16(x); }
+};
+template <>
+struct Wide<Float16> {
+  using type = float;
+  static float of(Float16 x) { return widen(x); }
+  static Float16 back(float x) { return to_float16(x); }
+};
+
 // Block by block into a local array, so that `out` may be one of the sources.
 template <class T, class Op>
 void reduce_blocks(std::span<const void* const> sources, void* out, int64_t count, Op op) {
-  T block[block_elements];
+  typename Wide<T>::type block[block_elements];
   for (int64_t begin = 0; begin < count; begin += block_elements) {
     const int64_t n = std::min(block_elements, count - begin);
     const T* first = static_cast<const T*>(sources[0]) + begin;
-    std::copy(first, first + n, block);
+    for (int64_t i = 0; i < n; ++i) block[i] = Wide<T>::of(first[i]);
     for (size_t rank = 1; rank < sources.size(); ++rank) {
       const T* next = static_cast<const T*>(sources[rank]) + begin;
-      for (int64_t i = 0; i < n; ++i) block[i] = op(block[i], next[i]);
+      for (int64_t i = 0; i < n; ++i) block[i] = op(block[i], Wide<T>::of(next[i]));
     }
-    std::copy(block, block + n, static_cast<T*>(out) + begin);
+    T* to = static_cast<T*>(out) + begin;
+    for (int64_t i = 0; i < n; ++i) to[i] = Wide<T>::back(block[i]);
   }
 }
 
@@ -68,6 +91,8 @@ bool can_reduce(DType dtype, Reduce reduce) {
   switch (dtype) {
     case DType::f32:
     case DType::f64:
+    case DType::bf16:
+    case DType::f16:
     case DType::i32:
     case DType::i64:
       return true;
@@ -86,6 +111,10 @@ void reduce_in_order(std::span<const void* const> sources, void* out, int64_t co
       return reduce_typed<float>(sources, out, count, reduce);
     case DType::f64:
       return reduce_typed<double>(sources, out, count, reduce);
+    case DType::bf16:
+      return reduce_typed<BFloat16>(sources, out, count, reduce);
+    case DType::f16:
+      return reduce_typed<Float16>(sources, out, count, reduce);
     case DType::i32:
       return reduce_typed<int32_t>(sources, out, count, reduce);
     case DType::i64:

@@ -193,6 +193,7 @@ int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank) {
 Ledger ledger_of(const Plan& plan, int rank) {
   Ledger ledger;
   ledger.book("scalars", MemoryKind::scratch, 3 * size_bytes(DType::f64));
+  ledger.book("ops", MemoryKind::scratch, plan.workload.op_scratch_bytes);
   const int position = plan.mesh.coordinate_of(rank).pipeline;
   for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
     const int stage = plan.map.stage_of(position, chunk);

@@ -71,6 +71,7 @@ struct Workload {
   std::vector<RowTensor> inputs;     // per slot of every stage: the micro-batch's tokens
   std::vector<RowTensor> tables;     // once a stage, read by all its units (angles of the positions)
   std::vector<RowTensor> boundary;   // the bundle that passes from stage to stage; its gradient comes back
+  int64_t op_scratch_bytes = 0;      // once a rank: what the device's ops want beside their tensors
   int64_t heads = 1;                 // query heads, which the tensor axis must divide
   double model_flops_per_token = 0;  // the convention behind MFU: 6 * matmul parameters + 6 * L * T * H * D
 };
@@ -83,7 +84,7 @@ struct StateTypes {
   DType param = DType::f32;
   DType grad = DType::f32;
   DType reduce = DType::f32;
-  DType master = DType::f32;  // no master copy where it equals param
+  DType master = DType::f32;  // no master copy where it equals param; i16 = the 16 bits below a bf16 param
   DType moments = DType::f32;
 };
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/base/stream.h"
 #include "kernels/ops/attention.h"
 #include "src/model/activations.h"
 #include "src/model/tensor_group.h"
@@ -14,8 +15,9 @@ namespace ptrain {
 class Decoder {
  public:
   /// `tensor`: null or the group over which the model is cut. `max_positions`: prompt and new tokens
-  /// together.
-  Decoder(const ModelSpec& spec, Communicator* tensor, const Context& context, int64_t max_positions);
+  /// together. `dtype`: of weights, cache and arithmetic.
+  Decoder(const ModelSpec& spec, Communicator* tensor, const Context& context, int64_t max_positions,
+          DType dtype = DType::f32);
 
   const std::vector<PlacedWeight>& placed() const { return placed_; }
   Tensor parameters() const { return parameters_; }
@@ -30,20 +32,31 @@ class Decoder {
   void clear() { position_ = 0; }
 
  private:
+  /// What the host tells a run, on either side: ids, positions (N) i32 and how many positions the cache then
+  /// holds, (1) i32.
+  struct Inputs {
+    Tensor ids, positions, length;
+  };
   /// Tensors of a run over N rows.
   struct Rows {
-    Tensor ids, positions, document_start;  // (N) i32
-    Tensor x, h, branch;                    // (N, C)
-    Tensor rstd;                            // (N)
+    Inputs host, input;
+    Tensor document_start;  // (N) i32, zeros
+    Tensor x, h, branch;    // (N, C)
+    Tensor rstd;            // (N)
     Tensor qkv, attention, gate_up, act;
     Tensor lse;  // (1, H, N)
   };
 
+  static void visit_inputs(int64_t n, Inputs& inputs, const VisitTensor& each);
   static void visit_rows(const BlockDims& dims, Rows& rows, const VisitTensor& each);
+  BlockDims dims_of(int64_t n) const;
   Rows& rows_for(int64_t n);
   void block(Rows& rows, int64_t n, int layer);
   void attend(Rows& rows, int64_t n, int layer);
-  std::span<const float> logits_of(Tensor last_row);
+  /// From the inputs on the host to the logits of the last row on the host.
+  void run(Rows& rows, int64_t n);
+  void run_one();
+  std::span<const float> whole_logits();
 
   ModelSpec spec_;
   Context context_;
@@ -55,12 +68,19 @@ class Decoder {
   int64_t position_ = 0;
   std::vector<PlacedWeight> placed_;
   StageWeights weights_;
+  DType dtype_;
   Arena arena_;
   Tensor parameters_, cos_sin_, keys_, values_;  // caches: (L, P, K D)
-  Tensor head_h_, head_rstd_, logits_, all_logits_, length_;
+  Tensor head_h_, head_rstd_, logits_;
+  Buffer host_;           // one_.host, then host_logits_
+  Tensor host_logits_;    // as they are computed
+  OwnedTensor logits32_;  // (V) f32, where that is something else
   Rows one_;
   OwnedTensor prompt_memory_;
+  Buffer prompt_host_;
   Rows prompt_;
+  Graph one_graph_;  // of a GPU's run over one row, captured at the second
+  int64_t one_runs_ = 0;
 };
 
 }  // namespace ptrain

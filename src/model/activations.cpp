@@ -24,25 +24,29 @@ BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t 
   return dims;
 }
 
+void visit(const BlockDims& dims, MicroInput& input, const VisitTensor& each) {
+  each("ids", input.ids, {dims.rows}, DType::i32);
+  each("positions", input.positions, {dims.rows}, DType::i32);
+  each("document_start", input.document_start, {dims.N}, DType::i32);
+  each("supervised", input.supervised, {dims.rows}, DType::i32);
+  each("targets", input.targets, {dims.rows}, DType::i32);
+}
+
 void visit(const BlockDims& dims, int blocks, SlotActs& acts, const VisitTensor& each) {
   acts.x.resize(static_cast<size_t>(blocks) + 1);
   acts.blocks.resize(static_cast<size_t>(blocks));
-  each("ids", acts.input.ids, {dims.rows}, DType::i32);
-  each("positions", acts.input.positions, {dims.rows}, DType::i32);
-  each("document_start", acts.input.document_start, {dims.N}, DType::i32);
-  each("supervised", acts.input.supervised, {dims.rows}, DType::i32);
-  each("targets", acts.input.targets, {dims.rows}, DType::i32);
+  visit(dims, acts.input, each);
   const Shape local{dims.local_rows, dims.C};
   for (Tensor& x : acts.x) each("x", x, local, dims.dtype);
   for (BlockActs& block : acts.blocks) {
     each("h_1", block.h_1, local, dims.dtype);
-    each("rstd_1", block.rstd_1, {dims.local_rows}, dims.dtype);
+    each("rstd_1", block.rstd_1, {dims.local_rows}, wide(dims.dtype));
     each("qkv", block.qkv, {dims.rows, dims.qkv_columns()}, dims.dtype);
     each("attention", block.attention, {dims.rows, dims.local.H * dims.D}, dims.dtype);
-    each("lse", block.lse, {dims.B, dims.local.H, dims.T}, dims.dtype);
+    each("lse", block.lse, {dims.B, dims.local.H, dims.T}, wide(dims.dtype));
     each("x_2", block.x_2, local, dims.dtype);
     each("h_2", block.h_2, local, dims.dtype);
-    each("rstd_2", block.rstd_2, {dims.local_rows}, dims.dtype);
+    each("rstd_2", block.rstd_2, {dims.local_rows}, wide(dims.dtype));
     each("gate_up", block.gate_up, {dims.rows, 2 * dims.local.F}, dims.dtype);
   }
   each("d", acts.d, local, dims.dtype);
@@ -58,18 +62,18 @@ void visit(const BlockDims& dims, StageScratch& scratch, const VisitTensor& each
   each("dact", scratch.dact, {dims.rows, dims.local.F}, dims.dtype);
   each("dqkv", scratch.dqkv, {dims.rows, dims.qkv_columns()}, dims.dtype);
   each("dattention", scratch.dattention, {dims.rows, dims.local.H * dims.D}, dims.dtype);
-  each("delta", scratch.delta, {dims.B, dims.local.H, dims.T}, dims.dtype);
+  each("delta", scratch.delta, {dims.B, dims.local.H, dims.T}, wide(dims.dtype));
 }
 
 void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each) {
   const int64_t chunk = std::min(dims.rows, head_chunk_rows);
   each("h", scratch.h, {dims.local_rows, dims.C}, dims.dtype);
-  each("rstd", scratch.rstd, {dims.local_rows}, dims.dtype);
+  each("rstd", scratch.rstd, {dims.local_rows}, wide(dims.dtype));
   if (dims.is_sequence_parallel) each("whole", scratch.whole, {dims.rows, dims.C}, dims.dtype);
   each("selected", scratch.selected, {chunk, dims.C}, dims.dtype);
   each("logits", scratch.logits, {chunk, dims.local.V}, dims.dtype);
-  each("statistics", scratch.statistics, {chunk, 3}, dims.dtype);
-  each("parts", scratch.parts, {dims.tensor, chunk, 3}, dims.dtype);
+  each("statistics", scratch.statistics, {chunk, 3}, wide(dims.dtype));
+  each("parts", scratch.parts, {dims.tensor, chunk, 3}, wide(dims.dtype));
   each("loss", scratch.loss, {1}, DType::f64);
 }
 

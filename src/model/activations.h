@@ -32,7 +32,7 @@ BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t 
 /// Kept from forward to backward, per block and micro-batch slot.
 struct BlockActs {
   Tensor h_1;        // (local_rows, C) after the first norm
-  Tensor rstd_1;     // (local_rows)
+  Tensor rstd_1;     // (local_rows) f32 (f64 for f64), as rstd_2 and lse
   Tensor qkv;        // (rows, (H + 2K) D), q and k rotated
   Tensor attention;  // (rows, H D)
   Tensor lse;        // (B, H, T)
@@ -50,6 +50,7 @@ struct MicroInput {
   Tensor supervised;      // (rows) i32, of which num_supervised: the rows that have a target, ascending
   Tensor targets;         // (rows) i32, likewise: their targets
   int64_t num_supervised = 0;
+  bool has_documents = true;  // false: every document_start is 0
 };
 
 /// One micro-batch under way on a stage.
@@ -69,7 +70,7 @@ struct StageScratch {
   Tensor dact;        // (rows, F)
   Tensor dqkv;        // (rows, (H + 2K) D)
   Tensor dattention;  // (rows, H D)
-  Tensor delta;       // (B, H, T)
+  Tensor delta;       // (B, H, T) f32 (f64 for f64)
 };
 
 /// The last stage's, for chunks of at most `head_chunk_rows` supervised rows.
@@ -79,7 +80,7 @@ struct HeadScratch {
   Tensor whole;       // (rows, C) gathered rows of h; only with sequence parallelism
   Tensor selected;    // (chunk, C)
   Tensor logits;      // (chunk, V)
-  Tensor statistics;  // (chunk, 3)
+  Tensor statistics;  // (chunk, 3) f32 (f64 for f64), as rstd and parts
   Tensor parts;       // (tensor, chunk, 3)
   Tensor loss;        // (1) f64, sum of negative log-likelihoods since the stage's clear()
 };
@@ -88,6 +89,7 @@ inline constexpr int64_t head_chunk_rows = 512;
 
 using VisitTensor = std::function<void(std::string_view name, Tensor& tensor, Shape shape, DType dtype)>;
 
+void visit(const BlockDims& dims, MicroInput& input, const VisitTensor& each);
 void visit(const BlockDims& dims, int blocks, SlotActs& acts, const VisitTensor& each);
 void visit(const BlockDims& dims, StageScratch& scratch, const VisitTensor& each);
 void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each);

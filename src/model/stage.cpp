@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
 
@@ -31,11 +32,11 @@ SequenceParallel sequence_parallel_of(const Plan& plan) {
 }  // namespace
 
 Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms,
-             const Context& context, DType dtype, Pass use)
+             const Context& context, Pass use)
     : spec_(spec),
       context_(context),
       dims_(block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
-                       sequence_parallel_of(plan), dtype)),
+                       sequence_parallel_of(plan), plan.parallel.types.param)),
       layout_(flat_layout_of(plan, rank)),
       first_unit_(static_cast<int>(layout_.units.begin)) {
   placed_ = place(weights_of(spec, sequence_parallel_of(plan), plan.is_tied_apart), layout_);
@@ -48,9 +49,11 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   // Everything once as sizes, then once as memory: one table for both.
   const auto grant = [&](const std::function<VisitTensor(std::string)>& to) {
     const VisitTensor each = to("");
-    each("parameters", parameters_, {layout_.elements}, dtype);
-    each("gradients", gradients_, {use == Pass::train ? layout_.trainable_elements : 0}, dtype);
-    each("cos_sin", cos_sin_, {dims_.T, spec.D / 2, 2}, dtype);
+    const StateTypes& types = plan.parallel.types;
+    each("parameters", parameters_, {layout_.elements}, types.param);
+    each("gradients", gradients_, {use == Pass::train ? layout_.trainable_elements : 0}, types.grad);
+    each("ops", context_.scratch, {plan.workload.op_scratch_bytes}, DType::u8);
+    each("cos_sin", cos_sin_, {dims_.T, spec.D / 2, 2}, wide(types.param));
     for (size_t slot = 0; slot < slots_.size(); ++slot)
       visit(dims_, blocks, slots_[slot], to(fmt::format("slot {} ", slot)));
     visit(dims_, scratch_, each);
@@ -61,13 +64,13 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   arena_ = Arena(bytes, context.device);
   grant([&](std::string prefix) { return take_from(arena_, std::move(prefix)); });
 
-  fill_rope_table(spec, cos_sin_);
+  fill_angles();
   weights_ = bind_weights(placed_, parameters_, first_block, blocks);
   if (use == Pass::train) dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
   group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
 }
 
-BlockEnv Stage::block_env(int block) const {
+BlockEnv Stage::block_env(int block, const MicroInput& input) const {
   const int64_t layer = std::max(0, first_unit_ - 1) + block;
   return {.dims = dims_,
           .norm_eps = spec_.norm_eps,
@@ -80,27 +83,68 @@ BlockEnv Stage::block_env(int block) const {
                         .group = spec_.H / spec_.K,
                         .first_head = dims_.local.first_head,
                         .scale = 1.0 / std::sqrt(static_cast<double>(dims_.D)),
-                        .window = layer >= spec_.first_window_layer ? spec_.window : 0},
+                        .window = layer >= spec_.first_window_layer ? spec_.window : 0,
+                        .has_documents = input.has_documents},
           .group = group_};
 }
 
-void Stage::load(int slot, const TokenRows& tokens) {
-  MicroInput& input = slots_[static_cast<size_t>(slot)].input;
+void Stage::fill_angles() {
+  const OwnedTensor angles(cos_sin_.shape, cos_sin_.dtype);
+  fill_rope_table(spec_, angles.view);
+  put(angles.view, cos_sin_);
+}
+
+/// Set-up's way to a device: done when it returns.
+void Stage::put(Tensor from, Tensor to) {
+  if (context_.stream == nullptr) return transfer(from, to, {});
+  transfer(from, to, *context_.stream);
+  context_.stream->synchronize();
+}
+
+MicroInput Stage::make_staging() {
+  int64_t bytes = 0;
+  MicroInput input;
+  visit(dims_, input, add_up(bytes));
+  staging_.push_back(Buffer::staging(bytes, context_.device));
+  auto* next = static_cast<char*>(staging_.back().data());
+  visit(dims_, input, [&](std::string_view, Tensor& tensor, Shape shape, DType dtype) {
+    tensor = Tensor(next, shape, dtype);
+    next += arena_bytes(tensor.bytes());
+  });
+  return input;
+}
+
+void Stage::fill_staging(const TokenRows& tokens, MicroInput& staging) const {
   const auto put = [&](std::span<const int32_t> from, Tensor to) {
     check(static_cast<int64_t>(from.size()) == dims_.N, "a micro-batch of {} tokens for a stage of {}",
           from.size(), dims_.N);
     std::copy(from.begin(), from.end(), to.as<int32_t>());
   };
-  put(tokens.ids, input.ids);
-  put(tokens.positions, input.positions);
-  put(tokens.document_start, input.document_start);
-  input.num_supervised = 0;
+  put(tokens.ids, staging.ids);
+  put(tokens.positions, staging.positions);
+  put(tokens.document_start, staging.document_start);
+  staging.has_documents =
+      std::ranges::any_of(tokens.document_start, [](int32_t start) { return start != 0; });
+  staging.num_supervised = 0;
   for (int64_t row = 0; row < dims_.N; ++row) {
     const int32_t target = tokens.targets[static_cast<size_t>(row)];
     if (target < 0) continue;
-    input.supervised.as<int32_t>()[input.num_supervised] = static_cast<int32_t>(row);
-    input.targets.as<int32_t>()[input.num_supervised++] = target;
+    staging.supervised.as<int32_t>()[staging.num_supervised] = static_cast<int32_t>(row);
+    staging.targets.as<int32_t>()[staging.num_supervised++] = target;
   }
+}
+
+void Stage::load(int slot, const MicroInput& staging) {
+  MicroInput& input = slots_[static_cast<size_t>(slot)].input;
+  const Stream host;
+  const Stream& stream = context_.stream == nullptr ? host : *context_.stream;
+  transfer(staging.ids, input.ids, stream);
+  transfer(staging.positions, input.positions, stream);
+  transfer(staging.document_start, input.document_start, stream);
+  transfer(staging.supervised, input.supervised, stream);
+  transfer(staging.targets, input.targets, stream);
+  input.num_supervised = staging.num_supervised;
+  input.has_documents = staging.has_documents;
 }
 
 void Stage::forward(int slot, Pass pass, double loss_scale) {
@@ -112,8 +156,8 @@ void Stage::forward(int slot, Pass pass, double loss_scale) {
   }
   for (int block = 0; block < blocks(); ++block) {
     const auto i = static_cast<size_t>(block);
-    block_forward(context_, block_env(block), weights_.blocks[i], acts.input, acts.x[i], acts.blocks[i],
-                  scratch_, acts.x[i + 1]);
+    block_forward(context_, block_env(block, acts.input), weights_.blocks[i], acts.input, acts.x[i],
+                  acts.blocks[i], scratch_, acts.x[i + 1]);
   }
   if (!has_head()) return;
   const HeadEnv env = head_env();
@@ -138,8 +182,8 @@ void Stage::backward(int slot, Range units) {
       continue;
     }
     const auto i = static_cast<size_t>(unit - first_block_unit);
-    block_backward(context_, block_env(static_cast<int>(i)), weights_.blocks[i], acts.input, acts.x[i],
-                   acts.blocks[i], scratch_, acts.d, dweights_.blocks[i]);
+    block_backward(context_, block_env(static_cast<int>(i), acts.input), weights_.blocks[i], acts.input,
+                   acts.x[i], acts.blocks[i], scratch_, acts.d, dweights_.blocks[i]);
   }
 }
 

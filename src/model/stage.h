@@ -29,7 +29,7 @@ class Stage {
   /// All memory of `rank`'s stage, zeroed: the sizes, the layers and the slots are the plan's. A stage that
   /// only evaluates has no gradients.
   Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms, const Context& context,
-        DType dtype = DType::f32, Pass use = Pass::train);
+        Pass use = Pass::train);
 
   const FlatLayout& layout() const { return layout_; }
   const std::vector<PlacedWeight>& placed() const { return placed_; }
@@ -45,8 +45,12 @@ class Stage {
   bool has_head() const { return static_cast<bool>(weights_.final_norm); }
   int blocks() const { return static_cast<int>(weights_.blocks.size()); }
 
-  /// Puts a micro-batch into a slot.
-  void load(int slot, const TokenRows& tokens);
+  /// Memory on the host for a micro-batch's tokens, from which load() copies while the host goes on; and the
+  /// tokens put there.
+  MicroInput make_staging();
+  void fill_staging(const TokenRows& tokens, MicroInput& staging) const;
+  /// Puts a micro-batch into a slot. On a GPU `staging` must stay as it is until the copy has run.
+  void load(int slot, const MicroInput& staging);
   /// Runs the stage's units on slot's input(). On the last stage adds to loss(), and with Pass::train
   /// leaves the gradient of loss_scale * loss in the slot.
   void forward(int slot, Pass pass, double loss_scale);
@@ -66,7 +70,9 @@ class Stage {
   void clear();
 
  private:
-  BlockEnv block_env(int block) const;
+  BlockEnv block_env(int block, const MicroInput& input) const;
+  void fill_angles();
+  void put(Tensor from, Tensor to);
   HeadEnv head_env() const { return {.dims = dims_, .norm_eps = spec_.norm_eps, .group = group_}; }
   const BlockWeights& block_weights(int block) const { return weights_.blocks[static_cast<size_t>(block)]; }
 
@@ -77,6 +83,7 @@ class Stage {
   int first_unit_ = 0;
   std::vector<PlacedWeight> placed_;
   Arena arena_;
+  std::vector<Buffer> staging_;
   Tensor parameters_, gradients_, cos_sin_;
   StageWeights weights_, dweights_;
   std::vector<SlotActs> slots_;

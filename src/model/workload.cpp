@@ -28,7 +28,8 @@ class WorkloadMaker {
                        {.name = "document starts", .columns = 1, .dtype = DType::i32, .rows = Rows::exact},
                        {.name = "supervised rows", .columns = 1, .dtype = DType::i32},
                        {.name = "targets", .columns = 1, .dtype = DType::i32}};
-    workload.tables.push_back({.name = "angles", .columns = spec_.D, .dtype = dtype_, .rows = Rows::time});
+    workload.tables.push_back(
+        {.name = "angles", .columns = spec_.D, .dtype = wide(dtype_), .rows = Rows::time});
     workload.boundary.push_back({.name = "x", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
     const auto parallel = is_sequence_parallel_ ? SequenceParallel::on : SequenceParallel::off;
     for (WeightSpec& weight : weights_of(spec_, parallel, spec_.is_tied && pipeline_ > 1)) {
@@ -58,6 +59,10 @@ class WorkloadMaker {
                          std::optional<Split> split = std::nullopt) {
       to.push_back({.name = name, .columns = columns, .dtype = dtype_, .rows = rows, .split = split});
     };
+    const auto add_statistic = [&](std::vector<RowTensor>& to, const char* name, int64_t columns, Rows rows,
+                                   std::optional<Split> split = std::nullopt) {
+      to.push_back({.name = name, .columns = columns, .dtype = wide(dtype_), .rows = rows, .split = split});
+    };
     // q, k and v lie side by side in one tensor of all their columns.
     const auto add_qkv = [&](std::vector<RowTensor>& to, const char* q, const char* k, const char* v) {
       add(to, q, H * D, all_rows, q_heads);
@@ -68,13 +73,13 @@ class WorkloadMaker {
     };
     add(unit.kept, "x", C, share_of_rows);
     add(unit.kept, "h_1", C, share_of_rows);
-    add(unit.kept, "rstd_1", 1, share_of_rows);
+    add_statistic(unit.kept, "rstd_1", 1, share_of_rows);
     add_qkv(unit.kept, "q", "k", "v");
     add(unit.kept, "attention", H * D, all_rows, q_heads);
-    add(unit.kept, "lse", H, Rows::exact, Split{.dim = 0});
+    add_statistic(unit.kept, "lse", H, Rows::exact, Split{.dim = 0});
     add(unit.kept, "x_2", C, share_of_rows);
     add(unit.kept, "h_2", C, share_of_rows);
-    add(unit.kept, "rstd_2", 1, share_of_rows);
+    add_statistic(unit.kept, "rstd_2", 1, share_of_rows);
     add(unit.kept, "gate", F, all_rows, Split{.dim = 0});
     unit.kept.back().joins_next = true;
     add(unit.kept, "up", F, all_rows, Split{.dim = 0});
@@ -87,7 +92,7 @@ class WorkloadMaker {
     add(unit.scratch, "dact", F, all_rows, Split{.dim = 0});
     add_qkv(unit.scratch, "dq", "dk", "dv");
     add(unit.scratch, "dattention", H * D, all_rows, q_heads);
-    add(unit.scratch, "delta", H, Rows::exact, Split{.dim = 0});
+    add_statistic(unit.scratch, "delta", H, Rows::exact, Split{.dim = 0});
     unit.collectives = {enter("attention in"),
                         leave("attention out"),
                         enter("mlp in"),
@@ -112,12 +117,12 @@ class WorkloadMaker {
           {.name = name, .columns = columns, .dtype = dtype, .split = split, .max_rows = head_chunk_rows});
     };
     unit.scratch.push_back({.name = "h", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
-    unit.scratch.push_back({.name = "rstd", .columns = 1, .dtype = dtype_, .rows = share_of_rows});
+    unit.scratch.push_back({.name = "rstd", .columns = 1, .dtype = wide(dtype_), .rows = share_of_rows});
     if (is_sequence_parallel_) unit.scratch.push_back({.name = "whole", .columns = spec_.C, .dtype = dtype_});
     chunk("selected", spec_.C, dtype_);
     chunk("logits", spec_.V, dtype_, Split{.dim = 0});
-    chunk("statistics", 3, dtype_);
-    chunk("statistics of all parts", 3, dtype_);
+    chunk("statistics", 3, wide(dtype_));
+    chunk("statistics of all parts", 3, wide(dtype_));
     unit.scratch.back().is_from_each_rank = true;
     unit.scratch.push_back({.name = "loss", .columns = 1, .dtype = DType::f64, .max_rows = 1});
     unit.collectives = {enter("head in"), leave_backward("head in")};

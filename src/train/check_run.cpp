@@ -138,9 +138,9 @@ void RunCheck::judge_configuration() {
 
 void RunCheck::look_at_model() {
   agreed(world_, [&] {
-    const auto device = config_.device == Config::Device::cuda ? Config::Device::cuda : Config::Device::cpu;
     spec_ = read_model_spec(config_.model.path);
-    plan_ = plan_of(config_, spec_, request_.ranks, resolved_precision(config_, device), request_.source);
+    plan_ = plan_of(config_, spec_, request_.ranks, compute_of(config_, found_device(context_.device)),
+                    request_.source);
   });
   say("model           {}: {}, {} parameters", config_.model.path, spec_.family,
       with_commas(parameter_count(spec_)));
@@ -274,10 +274,9 @@ void RunCheck::take_a_step() {
   Trainer trainer(spec_, config_.optimizer, *plan_, world_, context_);
   const double begin_s = now_s();
   if (weights_) {
-    load_weights(world_, *weights_, trainer.stage().placed(), trainer.stage().parameters());
+    load_weights(world_, *weights_, trainer);
   } else {
-    initialise_weights(spec_, trainer.stage().placed(), static_cast<uint64_t>(config_.train.seed),
-                       trainer.stage().parameters());
+    initialise_weights(static_cast<uint64_t>(config_.train.seed), trainer);
   }
   const double loaded_s = now_s();
   int64_t step = 1;
@@ -297,14 +296,16 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
   std::optional<Scratch> scratch;
   if (is_first()) scratch.emplace(root);
   const double begin_s = now_s();
+  HostState state(trainer);
+  state.get();
   save_checkpoint(world_,
                   {.root = root,
                    .source = config_.model.path,
                    .step = 1,
                    .tensors = model_tensors(*plan_, checkpoint_dtype(config_))},
-                  slices_to_save(trainer));
+                  slices_to_save(trainer, state));
   const double saved_s = now_s();
-  const std::vector<StateSlice> slices = slices_to_load(trainer);
+  const std::vector<StateSlice> slices = slices_to_load(trainer, state);
   const std::vector<Tensor> tensors = tensors_of(slices);
   std::vector<uint32_t> sums;
   int64_t bytes = 0;

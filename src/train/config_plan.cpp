@@ -10,15 +10,25 @@ Config::Precision resolved_precision(const Config& config, Config::Device found)
   return found == Config::Device::cuda ? Config::Precision::bf16 : Config::Precision::fp32;
 }
 
+Compute compute_of(const Config& config, Config::Device found) {
+  const Config::Device device = config.device == Config::Device::automatic ? found : config.device;
+  return {.device = device == Config::Device::cuda ? DeviceKind::cuda : DeviceKind::cpu,
+          .precision = resolved_precision(config, device)};
+}
+
+Config::Device found_device(const Device& device) {
+  return device.kind == DeviceKind::cuda ? Config::Device::cuda : Config::Device::cpu;
+}
+
 StateTypes state_types(Config::Precision precision) {
   switch (precision) {
     case Config::Precision::fp32:
       return {};
     case Config::Precision::bf16:
     case Config::Precision::fp8:
-      return {.param = DType::bf16, .grad = DType::bf16};
+      return {.param = DType::bf16, .master = DType::i16};
     case Config::Precision::fp16:
-      return {.param = DType::f16, .grad = DType::f16};
+      return {.param = DType::f16};
     case Config::Precision::automatic:
       break;
   }

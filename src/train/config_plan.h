@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/base/device.h"
 #include "parallel/plan/workload.h"
 #include "src/train/config.h"
 
@@ -12,8 +13,19 @@ namespace ptrain {
 /// What runs where nothing else is asked for: `precision: auto` is fp32 on a CPU and bf16 on a GPU.
 Config::Precision resolved_precision(const Config& config, Config::Device found);
 
-/// Element types of weights, gradients and optimizer state. fp32: all f32. bf16 and fp16: weights and
-/// gradients in 16 bits, sums over ranks, master weights and moments in f32. fp8 stores as bf16 does.
+/// Where a run computes, and in what: nothing is `auto` any more.
+struct Compute {
+  DeviceKind device = DeviceKind::cpu;
+  Config::Precision precision = Config::Precision::fp32;
+};
+/// `found`: what there is to compute on, cuda where there is a GPU.
+Compute compute_of(const Config& config, Config::Device found);
+/// What a process that was given this device computes on.
+Config::Device found_device(const Device& device);
+
+/// Element types of weights, gradients and optimizer state. fp32: all f32. bf16 and fp16: weights in 16 bits,
+/// gradients, sums over ranks, master weights and moments in f32; the master of bf16 is kept as the 16 bits
+/// that the weight leaves out. fp8 stores as bf16 does.
 StateTypes state_types(Config::Precision precision);
 
 /// The plan's view of a configuration that check_config accepted for `world` ranks. `precision` is resolved.

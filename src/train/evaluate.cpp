@@ -123,7 +123,7 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   std::optional<Plan> plan;
   std::optional<Batches> rows;
   agreed(world, [&] {
-    plan = plan_of(config, spec, world.size(), Config::Precision::fp32, "there are");
+    plan = plan_of(config, spec, world.size(), compute_of(config, found_device(context.device)), "there are");
     rows.emplace(
         *dataset, row_rules(config.data),
         BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
@@ -132,7 +132,8 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   const Batches& batches = *rows;
 
   Trainer trainer(spec, config.optimizer, *plan, world, context, Pass::evaluate);
-  load_weights(world, *directory, trainer.stage().placed(), trainer.stage().parameters());
+  load_weights(world, *directory, trainer.stage().placed(), trainer.stage().context(),
+               trainer.stage().parameters());
   const int64_t steps = batches.steps_per_epoch(0);
   if (logits_file.empty()) return {.evaluation = trainer.evaluate(batches, steps), .rows = dataset->size()};
 

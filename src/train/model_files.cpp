@@ -2,7 +2,9 @@
 
 #include "parallel/comm/agree.h"
 #include "parallel/run/grad_sync.h"
+#include "src/model/host_flat.h"
 #include "src/model/init.h"
+#include "src/train/state_files.h"
 #include "src/train/store.h"
 
 namespace ptrain {
@@ -23,9 +25,25 @@ void load_weights(Communicator& world, const HfDir& directory, const std::vector
   load_slices(world, source_of(directory), wanted_slices(placed, flat));
 }
 
-void initialise_weights(const ModelSpec& spec, const std::vector<PlacedWeight>& placed, uint64_t seed,
-                        Tensor flat) {
-  for (const PlacedWeight& weight : placed) initialise(weight, seed, spec.init_range, flat);
+void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
+                  const Context& context, Tensor parameters) {
+  HostFlat host(context, parameters, parameters.dtype);
+  load_weights(world, directory, placed, host.view());
+  host.put();
+}
+
+void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer) {
+  HostState state(trainer, HostState::Parts::weights);
+  load_weights(world, directory, trainer.stage().placed(), state.weights());
+  state.put();
+}
+
+void initialise_weights(uint64_t seed, Trainer& trainer) {
+  HostState state(trainer, HostState::Parts::weights);
+  const Stage& stage = trainer.stage();
+  for (const PlacedWeight& weight : stage.placed())
+    initialise(weight, seed, stage.spec().init_range, state.weights());
+  state.put();
 }
 
 std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype) {
@@ -43,26 +61,6 @@ std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype) {
     }
   }
   return tensors;
-}
-
-std::vector<WrittenSlice> written_slices(const Plan& plan, const Stage& stage, int rank) {
-  std::vector<WrittenSlice> slices;
-  const int data = plan.mesh.coordinate_of(rank).data;
-  for (size_t i = 0; i < stage.placed().size(); ++i) {
-    const PlacedWeight& weight = stage.placed()[i];
-    if (weight.spec.is_tied_copy) continue;
-    const auto counted = counted_box(weight.spec.piece.shape, weight.spec.piece.layout, plan.mesh, rank);
-    if (!counted) continue;
-    // What a rank counts of a shared weight are whole rows, so it lies in one piece inside the local box.
-    const std::vector<Range> inside = flat_ranges(weight.box, *counted);
-    check(inside.size() == 1, "{}: the counted part is in {} pieces", weight.spec.piece.name, inside.size());
-    const Range part = part_of(counted->numel(), data, plan.mesh.data);
-    if (part.count == 0) continue;
-    slices.push_back({.weight = static_cast<int>(i),
-                      .slice = {.box = *counted, .range = part},
-                      .elements = {weight.offset + inside[0].begin + part.begin, part.count}});
-  }
-  return slices;
 }
 
 DType stored_dtype(const HfDir& directory) {
@@ -85,17 +83,17 @@ DType checkpoint_dtype(const Config& config) {
 }
 
 void save_model(Communicator& world, const std::filesystem::path& source,
-                const std::filesystem::path& directory, const Plan& plan, const Stage& stage, DType dtype) {
+                const std::filesystem::path& directory, Trainer& trainer, DType dtype) {
   const std::filesystem::path temporary = making_of(directory);
   agreed(world, [&] {
     if (world.rank() == 0) std::filesystem::remove_all(temporary);
   });
-  HfWriter writer(world, temporary, plan_hf_files(model_tensors(plan, dtype)));
+  HfWriter writer(world, temporary, plan_hf_files(model_tensors(trainer.plan(), dtype)));
   agreed(world, [&] {
-    for (const WrittenSlice& written : written_slices(plan, stage, world.rank())) {
-      const PlacedWeight& weight = stage.placed()[static_cast<size_t>(written.weight)];
-      writer.write(weight.spec.piece.name, written.slice, slice(stage.parameters(), written.elements));
-    }
+    HostState state(trainer, HostState::Parts::weights);
+    state.get();
+    for (const StateSlice& written : slices_to_save(trainer, state))
+      writer.write(written.name, written.slice, written.weight);
     writer.sync();
     if (world.rank() == 0) copy_small_files(source, temporary);
   });

@@ -9,8 +9,8 @@
 #include "src/io/hf_dir.h"
 #include "src/io/hf_write.h"
 #include "src/io/load.h"
-#include "src/model/stage.h"
 #include "src/train/config.h"
+#include "src/train/trainer.h"
 
 namespace ptrain {
 
@@ -19,24 +19,20 @@ std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, 
 
 /// Collective: reads the weights of all ranks, each byte once. A tied table may be stored under the name of
 /// the embedding alone. Errors: ExitCode::input, with what config.json says where a shape differs.
+/// flat: on the host, of any float dtype.
 void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
                   Tensor flat);
 
+/// The same into parameters on any device, and into a trainer's, master values included.
+void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
+                  const Context& context, Tensor parameters);
+void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer);
+
 /// Random weights by (seed, name, index).
-void initialise_weights(const ModelSpec& spec, const std::vector<PlacedWeight>& placed, uint64_t seed,
-                        Tensor flat);
+void initialise_weights(uint64_t seed, Trainer& trainer);
 
 /// The model's tensors in the order of the layers, without the tied copy. Their group is the pipeline stage.
 std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype);
-
-/// A slice of a weight that this rank writes: over the mesh they tile every weight, and replicas share the
-/// work.
-struct WrittenSlice {
-  int weight = 0;  // index into the stage's placed weights
-  Slice slice;
-  Range elements;  // of the flat buffer
-};
-std::vector<WrittenSlice> written_slices(const Plan& plan, const Stage& stage, int rank);
 
 /// The dtype of the tensors in a directory (the first weight's); f32 where it has none.
 DType stored_dtype(const HfDir& directory);
@@ -47,6 +43,6 @@ DType checkpoint_dtype(const Config& config);
 /// Collective: an HF directory of the trained weights: config.json, tokenizer files of `source`, safetensors.
 /// Written beside and renamed, so that `directory` is whole or not there.
 void save_model(Communicator& world, const std::filesystem::path& source,
-                const std::filesystem::path& directory, const Plan& plan, const Stage& stage, DType dtype);
+                const std::filesystem::path& directory, Trainer& trainer, DType dtype);
 
 }  // namespace ptrain

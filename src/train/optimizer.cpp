@@ -25,9 +25,10 @@ Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& 
   }
 }
 
-void Optimizer::bind(Tensor m, Tensor v) {
+void Optimizer::bind(Tensor m, Tensor v, Tensor master) {
   m_ = m;
   v_ = v;
+  master_ = master;
 }
 
 void Optimizer::sum_of_squares(Context& context, Tensor gradients, Tensor sum) const {
@@ -40,8 +41,9 @@ void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, Te
     AdamWStep with_decay = step;
     if (!segment.decays) with_decay.weight_decay = 0;
     const Range state{segment.state, segment.elements.count};
-    adamw(context, with_decay, scale, slice(parameters, segment.elements), {},
-          slice(gradients, segment.elements), slice(m_, state), slice(v_, state));
+    adamw(context, with_decay, scale, slice(parameters, segment.elements),
+          master_ ? slice(master_, state) : Tensor{}, slice(gradients, segment.elements), slice(m_, state),
+          slice(v_, state));
   }
 }
 

@@ -24,9 +24,11 @@ class Optimizer {
 
   /// Elements of each of the two moments.
   int64_t state_elements() const { return state_elements_; }
-  void bind(Tensor m, Tensor v);
+  /// master: (state_elements) of adamw()'s kinds, or empty
+  void bind(Tensor m, Tensor v, Tensor master);
   Tensor m() const { return m_; }
   Tensor v() const { return v_; }
+  Tensor master() const { return master_; }
   const std::vector<UpdateSegment>& segments() const { return segments_; }
 
   /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
@@ -40,7 +42,7 @@ class Optimizer {
   std::vector<UpdateSegment> segments_;
   std::vector<Range> counted_;
   int64_t state_elements_ = 0;
-  Tensor m_, v_;
+  Tensor m_, v_, master_;
 };
 
 }  // namespace ptrain

@@ -1,21 +1,47 @@
 #include "src/train/run_plan.h"
 
+#include <algorithm>
+
+#include "kernels/ops/scratch.h"
 #include "src/model/workload.h"
 
 namespace ptrain {
 
-Plan plan_of(const Config& config, const ModelSpec& spec, int world, Config::Precision precision,
+namespace {
+
+/// The largest sizes that ops meet on a rank.
+ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute) {
+  const int64_t tp = parallel.tensor;
+  const auto share = [&](int64_t whole) { return (whole + tp - 1) / tp; };
+  const int64_t rows = share(parallel.micro * parallel.sequence_length) * tp;
+  return {.B = parallel.micro,
+          .T = parallel.sequence_length,
+          .N = rows,
+          .C = spec.C,
+          .F = share(spec.F),
+          .V = share(spec.V),
+          .H = share(spec.H),
+          .K = std::min(spec.K, share(spec.K) + 1),  // a KV head may lie on two ranks
+          .D = spec.D,
+          .dtype = parallel.types.param,
+          .is_fp8 = compute.precision == Config::Precision::fp8};
+}
+
+}  // namespace
+
+Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started) {
   check(config.data.sequence_length <= spec.max_positions, ExitCode::usage,
         "data.sequence_length = {}, but the model has {} positions (config.json: max_position_embeddings); "
         "set it to at "
         "most {}",
         config.data.sequence_length, spec.max_positions, spec.max_positions);
-  ParallelConfig parallel = parallel_config(config, world, precision);
+  ParallelConfig parallel = parallel_config(config, world, compute.precision);
   parallel.is_sequence_parallel &= parallel.tensor > 1;
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   Workload workload = workload_of(spec, sequence_parallel, parallel.pipeline, parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);
+  workload.op_scratch_bytes = op_scratch_bytes(compute.device, scratch_sizes(spec, parallel, compute));
   return make_plan(workload, parallel, world, started);
 }
 

@@ -9,7 +9,7 @@ namespace ptrain {
 
 /// Errors: ExitCode::usage where the model and the grid do not fit, or a row is longer than the model's
 /// positions. `started`: the words for where the number of ranks comes from.
-Plan plan_of(const Config& config, const ModelSpec& spec, int world, Config::Precision precision,
+Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started = "mpirun started");
 
 }  // namespace ptrain

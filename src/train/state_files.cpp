@@ -17,16 +17,17 @@ StateSlice slice_of(const PlacedWeight& weight, Range range) {
 }
 
 /// Adds the moments of `range`, which lies inside the segment's part of the weight.
-void add_moments(const Optimizer& optimizer, const UpdateSegment& segment, const PlacedWeight& weight,
+void add_moments(const HostState& state, const UpdateSegment& segment, const PlacedWeight& weight,
                  StateSlice& out) {
+  if (!state.m()) return;
   const int64_t first = segment.state + out.slice.range.begin + weight.offset - segment.elements.begin;
-  out.first_moment = slice(optimizer.m(), {first, out.slice.range.count});
-  out.second_moment = slice(optimizer.v(), {first, out.slice.range.count});
+  out.first_moment = slice(state.m(), {first, out.slice.range.count});
+  out.second_moment = slice(state.v(), {first, out.slice.range.count});
 }
 
 }  // namespace
 
-std::vector<StateSlice> slices_to_save(const Trainer& trainer) {
+std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& state) {
   const Plan& plan = trainer.plan();
   const Stage& stage = trainer.stage();
   const Coordinate at = trainer.coordinate();
@@ -47,25 +48,25 @@ std::vector<StateSlice> slices_to_save(const Trainer& trainer) {
       const Range range = intersection(mine, inside);
       if (range.count == 0) continue;
       StateSlice& out = slices.emplace_back(slice_of(weight, range));
-      out.weight = slice(stage.parameters(), {weight.offset + range.begin, range.count});
-      add_moments(trainer.optimizer(), segment, weight, out);
+      out.weight = slice(state.weights(), {weight.offset + range.begin, range.count});
+      add_moments(state, segment, weight, out);
     }
   }
   return slices;
 }
 
-std::vector<StateSlice> slices_to_load(const Trainer& trainer) {
+std::vector<StateSlice> slices_to_load(const Trainer& trainer, const HostState& state) {
   const Stage& stage = trainer.stage();
   std::vector<StateSlice> slices;
   for (const PlacedWeight& weight : stage.placed()) {
     StateSlice& out = slices.emplace_back(slice_of(weight, {0, weight.box.numel()}));
-    out.weight = slice(stage.parameters(), {weight.offset, weight.box.numel()});
+    out.weight = slice(state.weights(), {weight.offset, weight.box.numel()});
   }
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
     const PlacedWeight& weight = stage.placed()[static_cast<size_t>(segment.weight)];
     StateSlice& out = slices.emplace_back(
         slice_of(weight, {segment.elements.begin - weight.offset, segment.elements.count}));
-    add_moments(trainer.optimizer(), segment, weight, out);
+    add_moments(state, segment, weight, out);
   }
   return slices;
 }

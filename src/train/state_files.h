@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "src/io/checkpoint.h"
-#include "src/train/trainer.h"
+#include "src/train/host_state.h"
 
 namespace ptrain {
 
-std::vector<StateSlice> slices_to_save(const Trainer& trainer);
-std::vector<StateSlice> slices_to_load(const Trainer& trainer);
+/// Their tensors lie in `state`: after get() and before put(). With HostState::Parts::weights there are no
+/// moments.
+std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& state);
+std::vector<StateSlice> slices_to_load(const Trainer& trainer, const HostState& state);
 
 }  // namespace ptrain

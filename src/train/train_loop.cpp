@@ -127,7 +127,8 @@ void Run::claim_output() {
 void Run::read_model() {
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
-    plan_ = plan_of(config_, spec_, world_.size(), resolved_precision(config_, Config::Device::cpu));
+    plan_ = plan_of(config_, spec_, world_.size(),
+                    compute_of(config_, found_device(environment_.context.device)));
     if (config_.model.init == Config::Init::pretrained) {
       weights_ = HfDir::open(config_.model.path);
       const std::vector<std::string> unused = check_weights(spec_, *weights_);
@@ -168,12 +169,9 @@ void Run::build_trainer() {
 }
 
 void Run::load_model() {
-  const Stage& stage = trainer_->stage();
-  if (config_.model.init == Config::Init::random) {
-    initialise_weights(spec_, stage.placed(), static_cast<uint64_t>(config_.train.seed), stage.parameters());
-    return;
-  }
-  load_weights(world_, *weights_, stage.placed(), stage.parameters());
+  if (config_.model.init == Config::Init::random)
+    return initialise_weights(static_cast<uint64_t>(config_.train.seed), *trainer_);
+  load_weights(world_, *weights_, *trainer_);
 }
 
 /// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
@@ -197,12 +195,21 @@ void Run::resume() {
   const auto accept = [&](const Manifest& manifest) {
     if (is_first()) check_resume(manifest.run, identity_, manifest.step);
   };
-  const auto found =
-      resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_), accept, newest_step_ + 1);
+  std::optional<FoundCheckpoint> found;
+  {
+    HostState state(*trainer_);
+    found = resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_, state), accept,
+                          newest_step_ + 1);
+    if (found) state.put();
+  }
   if (!found) return load_model();
   done_steps_ = found->step;
   last_checkpoint_ = found->path;
   trainer_->set_updates(found->manifest.run.value("updates", found->step));
+  if (found->manifest.run.contains("loss_scale")) {
+    const Json& scale = found->manifest.run["loss_scale"];
+    trainer_->loss_scale().restore(scale.at(0).get<double>(), scale.at(1).get<int64_t>());
+  }
   progress_.skipped_steps = found->step - trainer_->updates();
   if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
   if (!is_first()) return;
@@ -262,6 +269,10 @@ void Run::save(int64_t step) {
   const double begin = unix_time();
   Json run = identity_;
   run["updates"] = trainer_->updates();
+  if (trainer_->loss_scale().is_used)
+    run["loss_scale"] = {trainer_->loss_scale().value(), trainer_->loss_scale().good_steps()};
+  HostState state(*trainer_);
+  state.get();
   if (std::isfinite(best_loss_)) run["best_loss"] = best_loss_;
   last_checkpoint_ = save_checkpoint(world_,
                                      {.root = output_ / "checkpoints",
@@ -270,7 +281,7 @@ void Run::save(int64_t step) {
                                       .keep = config_.checkpoint.keep,
                                       .tensors = model_tensors(*plan_, file_dtype_),
                                       .run = run},
-                                     slices_to_save(*trainer_));
+                                     slices_to_save(*trainer_, state));
   progress_.checkpoint_stall_s = unix_time() - begin;
   enter("training");
 }
@@ -299,7 +310,7 @@ bool Run::train() {
 }
 
 void Run::keep_as_model() {
-  save_model(world_, config_.model.path, output_ / "model", *plan_, trainer_->stage(), file_dtype_);
+  save_model(world_, config_.model.path, output_ / "model", *trainer_, file_dtype_);
 }
 
 /// <output>/model as the newest checkpoint's own files: hard links, or copies where the disk has none.

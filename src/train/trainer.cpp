@@ -6,6 +6,7 @@
 
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
+#include "src/model/host_flat.h"
 #include "src/train/lr.h"
 
 namespace ptrain {
@@ -56,8 +57,7 @@ class Trainer::Work : public StageWork {
       : trainer_(trainer), pass_(pass), loss_scale_(loss_scale) {}
 
   void forward(const Action& action) override {
-    const MicroBatch& rows = trainer_.rows_[static_cast<size_t>(action.micro)];
-    trainer_.stage_.load(action.slot, {rows.ids, rows.targets, rows.positions, rows.document_start});
+    trainer_.stage_.load(action.slot, trainer_.staging_[static_cast<size_t>(action.micro)]);
     trainer_.stage_.forward(action.slot, pass_, loss_scale_);
     if (trainer_.shows_logits_ != nullptr && trainer_.stage_.has_head())
       trainer_.show_logits(action.slot, action.micro);
@@ -111,7 +111,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       rank_(world.rank()),
       context_(context),
       comms_(make_mesh_comms(world, plan_.mesh)),
-      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context, DType::f32, use),
+      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context, use),
       sync_(plan_.workload, stage_.layout(), plan_.mesh, plan_.parallel.zero, coordinate().data,
             unless_alone(comms_.tensor), unless_alone(comms_.data)),
       optimizer_(stage_.layout(), stage_.placed(), plan_.parallel.zero, coordinate().data),
@@ -119,14 +119,17 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       evaluate_(forward_program(plan_, coordinate().pipeline), comms_.pipeline.get()) {
   const int64_t tied =
       plan_.is_tied_apart && (stage_.has_embedding() || stage_.has_head()) ? tied_range(stage_).count : 0;
-  Tensor m, v, staging;
+  context_.scratch = stage_.context().scratch;
+  const StateTypes& types = plan_.parallel.types;
+  Tensor m, v, master, staging;
   const auto grant = [&](const VisitTensor& each) {
     each("scalars", scalars_, {num_scalars}, DType::f64);
     if (use == Pass::evaluate) return;
-    each("m", m, {optimizer_.state_elements()}, DType::f32);
-    each("v", v, {optimizer_.state_elements()}, DType::f32);
-    each("replica sums", staging, {sync_.staging_elements()}, DType::f32);
-    each("tied", tied_, {tied}, DType::f32);
+    each("m", m, {optimizer_.state_elements()}, types.moments);
+    each("v", v, {optimizer_.state_elements()}, types.moments);
+    if (types.master != types.param) each("master", master, {optimizer_.state_elements()}, types.master);
+    each("replica sums", staging, {sync_.staging_elements()}, types.grad);
+    each("tied", tied_, {tied}, types.grad);
   };
   int64_t bytes = 0;
   grant(add_up(bytes));
@@ -138,16 +141,23 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
     const int64_t planned = ledger_of(plan_, rank_).total_bytes();
     check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
   }
-  optimizer_.bind(m, v);
+  optimizer_.bind(m, v, master);
+  loss_scale_.is_used = types.param == DType::f16;
+  for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(stage_.make_staging());
   sync_.bind(stage_.gradients(), staging);
 }
 
 Trainer::~Trainer() = default;
 
 void Trainer::load_rows(const Batches& batches, int64_t step) {
+  // A GPU may still copy what the last step put there.
+  if (context_.stream != nullptr) context_.stream->synchronize();
   rows_.clear();
-  for (int micro = 0; micro < plan_.micros; ++micro)
-    rows_.push_back(batches.micro_batch(step, coordinate().data, micro));
+  for (int micro = 0; micro < plan_.micros; ++micro) {
+    const MicroBatch& rows = rows_.emplace_back(batches.micro_batch(step, coordinate().data, micro));
+    stage_.fill_staging({rows.ids, rows.targets, rows.positions, rows.document_start},
+                        staging_[static_cast<size_t>(micro)]);
+  }
 }
 
 void Trainer::play(Pipeline& pipeline, Pass pass, double loss_scale) {
@@ -179,13 +189,13 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   if (!result.is_skipped) {
     // 2. Forward and backward; buckets are summed over the data axis as they become whole.
     stage_.clear();
-    play(train_, Pass::train, 1.0 / static_cast<double>(counts[0]));
+    play(train_, Pass::train, loss_scale_.value() / static_cast<double>(counts[0]));
     const double sync_s = now_s();
     sync_.finish();
     waited_s_ += now_s() - sync_s;
     // 3. Loss and norm, and with them the decision whether there is an update: made where the sums lie.
     sum_up(Pass::train);
-    gradient_scale(context_, slice(scalars_, sums_range), rules_.clip_grad_norm, 1.0,
+    gradient_scale(context_, slice(scalars_, sums_range), rules_.clip_grad_norm, loss_scale_.value(),
                    slice(scalars_, scale_range));
     // 4. Update.
     const AdamWStep update{.learning_rate = result.learning_rate,
@@ -200,13 +210,16 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     // 5. The one time that the host waits for a GPU.
     const std::span<const double> sums = read_scalars();
     result.loss = sums[0] / static_cast<double>(counts[0]);
-    result.grad_norm = std::sqrt(sums[1]);
-    check(std::isfinite(result.loss) && std::isfinite(result.grad_norm), ExitCode::numerical,
+    result.grad_norm = std::sqrt(sums[1]) / loss_scale_.value();
+    const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+    check(is_finite || loss_scale_.may_shrink(), ExitCode::numerical,
           "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
-          "data of this "
-          "step, or lower optimizer.learning_rate",
+          "data of this step, or lower optimizer.learning_rate",
           step, result.loss, result.grad_norm);
-    ++updates_;
+    loss_scale_.note(is_finite);
+    result.is_skipped = !is_finite;
+    result.loss_scale = loss_scale_.value();
+    updates_ += is_finite;
   }
   result.step_s = now_s() - begin_s;
   result.exposed_communication = waited_s_ / result.step_s;
@@ -248,10 +261,15 @@ void Trainer::exchange_parameters() {
 void Trainer::show_logits(int slot, int micro) {
   const int64_t V = spec_.V;
   const int tensor = plan_.mesh.tensor;
+  Context host;
+  host.threads = context_.threads;
   OwnedTensor all({stage_.dims().N, V}, DType::f32);
-  stage_.logits(slot, [&](int64_t first_row, Tensor chunk) {
-    const int64_t rows = chunk.rows();
-    if (tensor == 1) return copy(context_, chunk, all.view.row_range(first_row, rows));
+  stage_.logits(slot, [&](int64_t first_row, Tensor computed) {
+    const int64_t rows = computed.rows();
+    if (tensor == 1) return to_host(context_, computed, all.view.row_range(first_row, rows));
+    const OwnedTensor own(computed.shape, DType::f32);
+    const Tensor chunk = own.view;
+    to_host(context_, computed, chunk);
     std::vector<int64_t> counts;
     for (int part = 0; part < tensor; ++part) counts.push_back(rows * part_of(V, part, tensor).count);
     OwnedTensor parts({rows * V}, DType::f32);
@@ -260,7 +278,7 @@ void Trainer::show_logits(int slot, int micro) {
     for (int part = 0; part < tensor; ++part) {
       const Range ids = part_of(V, part, tensor);
       const Tensor from(parts.view.as<float>() + begin, {rows, ids.count}, DType::f32);
-      copy(context_, from, all.view.row_range(first_row, rows).column_range(ids.begin, ids.count));
+      copy(host, from, all.view.row_range(first_row, rows).column_range(ids.begin, ids.count));
       begin += counts[static_cast<size_t>(part)];
     }
   });

@@ -13,6 +13,7 @@
 #include "src/data/batches.h"
 #include "src/model/stage.h"
 #include "src/train/config.h"
+#include "src/train/loss_scale.h"
 #include "src/train/metrics.h"
 #include "src/train/optimizer.h"
 
@@ -50,6 +51,7 @@ class Trainer {
   MeshComms& comms() { return comms_; }
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
+  LossScale& loss_scale() { return loss_scale_; }
   /// Bytes that step() works in.
   int64_t arena_bytes() const { return stage_.arena().used_bytes() + arena_.used_bytes(); }
 
@@ -76,9 +78,11 @@ class Trainer {
   Arena arena_;
   Tensor scalars_;  // f64, see trainer.cpp
   Buffer host_scalars_;
-  Tensor tied_;                   // the tied embedding's gradient from the other end of the pipeline
-  Pipeline train_, evaluate_;     // the plan's program; its forwards alone
-  std::vector<MicroBatch> rows_;  // of the step, one a micro-batch
+  Tensor tied_;                      // the tied embedding's gradient from the other end of the pipeline
+  Pipeline train_, evaluate_;        // the plan's program; its forwards alone
+  std::vector<MicroBatch> rows_;     // of the step, one a micro-batch
+  std::vector<MicroInput> staging_;  // the same as the device copies it
+  LossScale loss_scale_;
   const LogitsOf* shows_logits_ = nullptr;  // while evaluate() wants them
   int64_t evaluated_step_ = 0;
   int64_t updates_ = 0;

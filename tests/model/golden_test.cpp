@@ -37,7 +37,9 @@ TEST_P(Golden, LogitsLossAndGradientsAreThoseOfTheReference) {
   Stage stage(spec, one_rank_plan(spec, B, T), 0, {}, Context{.threads = 2});
   load_golden_weights(SafetensorsFile::open(directory / "model.safetensors"), stage);
   stage.clear();
-  stage.load(0, rows.tokens());
+  MicroInput staging = stage.make_staging();
+  stage.fill_staging(rows.tokens(), staging);
+  stage.load(0, staging);
   stage.forward(0, Pass::train, 1.0 / static_cast<double>(rows.supervised));
   stage.backward(0, {0, spec.L + 2});
 

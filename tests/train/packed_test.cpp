@@ -57,7 +57,9 @@ TEST_P(Packed, LossAndEveryGradientAreTheReferences) {
   Stage stage(golden.spec, one_rank_plan(golden.spec, rows, T), 0, {}, Context{});
   load_golden_weights(SafetensorsFile::open(golden.directory / "model.safetensors"), stage);
   stage.clear();
-  stage.load(0, {batch.ids, batch.targets, batch.positions, batch.document_start});
+  MicroInput staging = stage.make_staging();
+  stage.fill_staging({batch.ids, batch.targets, batch.positions, batch.document_start}, staging);
+  stage.load(0, staging);
   stage.forward(0, Pass::train, 1.0 / static_cast<double>(golden.targets));
   stage.backward(0, {0, golden.spec.L + 2});
   EXPECT_NEAR(*stage.loss().as<double>(), golden.nll, tolerance::golden_loss * golden.nll);

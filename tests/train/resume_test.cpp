@@ -36,12 +36,14 @@ void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem:
     Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
     load_golden_weights(golden.weights, trainer.stage());
     go(golden, grid, trainer, 0, half);
+    HostState state(trainer);
+    state.get();
     save_checkpoint(world,
                     {.root = root,
                      .source = golden.directory,
                      .step = half,
                      .tensors = model_tensors(trainer.plan(), dtype)},
-                    slices_to_save(trainer));
+                    slices_to_save(trainer, state));
   });
 }
 
@@ -51,8 +53,10 @@ std::vector<StepResult> resume_half(const CurveCase& golden, const Grid& grid,
   std::vector<StepResult> results;
   run_ranks(grid.world(), [&](Communicator& world) {
     Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
-    const auto found = resume_newest(world, root, slices_to_load(trainer));
+    HostState state(trainer);
+    const auto found = resume_newest(world, root, slices_to_load(trainer, state));
     ASSERT_TRUE(found.has_value());
+    state.put();
     trainer.set_updates(found->step);
     const auto mine = go(golden, grid, trainer, half, all);
     if (world.rank() == 0) results = mine;
@@ -120,7 +124,7 @@ TEST(Resume, TheCheckpointIsAnHfDirectoryThatLoadsElsewhere) {
   run_ranks(2, [&](Communicator& world) {
     const Grid grid{.data = 2};
     Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
-    load_weights(world, directory, trainer.stage().placed(), trainer.stage().parameters());
+    load_weights(world, directory, trainer);
     const double loss = go(golden, grid, trainer, half, half + 1).at(0).loss;
     const double want = golden.curve["curve"][half]["loss"].get<double>();
     EXPECT_NEAR(loss, want, tolerance::golden_loss * want);

@@ -143,7 +143,7 @@ TEST_F(SmolLm2, TenStepsOfFineTuningAreTheReferencesOnSixRanks) {
   run_ranks(6, [&](Communicator& world) {
     Trainer trainer(spec, rules, make_plan(workload_of(spec, SequenceParallel::on, 2), parallel, 6), world,
                     Context{});
-    load_weights(world, HfDir::open(model()), trainer.stage().placed(), trainer.stage().parameters());
+    load_weights(world, HfDir::open(model()), trainer);
     for (int64_t step = 1; step <= 10; ++step) {
       const StepResult result = trainer.step(batches, step, 10);
       const Json& want = golden["fp64"][static_cast<size_t>(step - 1)];

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/base/float16.h"
 #include "parallel/comm/ordered_reduce.h"
 #include "tests/parallel/comm/values.h"
 #include "tests/support/ranks.h"
@@ -308,6 +309,22 @@ TEST(CollectivesOfAnyType, TrafficIsWhatTheFormulasSay) {
       EXPECT_EQ(comm.traffic()[CommKind::barrier], (Traffic::Line{1, others, others}));
     });
   }
+}
+
+TEST(OrderedReduce, SixteenBitFloatsAreSummedInF32AndRoundedOnce) {
+  // 256 + 0.75 + 0.75: rounding after each addition would leave 256.
+  const BFloat16 a = to_bfloat16(256), b = to_bfloat16(0.75f);
+  const void* sources[] = {&a, &b, &b};
+  BFloat16 sum{};
+  reduce_in_order(sources, &sum, 1, DType::bf16, Reduce::sum);
+  EXPECT_EQ(widen(sum), 258);
+  const Float16 c = to_float16(2048), d = to_float16(0.75f);
+  const void* halves[] = {&c, &d, &d};
+  Float16 half{};
+  reduce_in_order(halves, &half, 1, DType::f16, Reduce::sum);
+  EXPECT_EQ(widen(half), 2050);
+  reduce_in_order(halves, &half, 1, DType::f16, Reduce::min);
+  EXPECT_EQ(widen(half), 0.75f);
 }
 
 TEST(OrderedReduce, SumsWrapForIntegersAndRefuseOtherTypes) {
