@@ -9,14 +9,6 @@ std::unique_ptr<Communicator> split_along(Communicator& world, const Mesh& mesh,
   return world.split(first, index_along(mesh.coordinate_of(world.rank()), axis));
 }
 
-std::unique_ptr<Communicator> split_ends(Communicator& world, const Mesh& mesh) {
-  if (mesh.pipeline == 1) return nullptr;
-  const int stage = mesh.coordinate_of(world.rank()).pipeline;
-  const bool is_end = stage == 0 || stage == mesh.pipeline - 1;
-  const int first = mesh.group(world.rank(), Axis::pipeline).front();
-  return world.split(is_end ? first : -1, stage);
-}
-
 }  // namespace
 
 Communicator& MeshComms::along(Axis axis) const {
@@ -31,15 +23,19 @@ Communicator& MeshComms::along(Axis axis) const {
   fail(ExitCode::defect, "the mesh has no axis {}", static_cast<int>(axis));
 }
 
-MeshComms make_mesh_comms(Communicator& world, const Mesh& mesh) {
+void check_world(const Communicator& world, const Mesh& mesh) {
   check(mesh.world() == world.size(), ExitCode::usage,
         "{} = {} ranks, but the launcher started {}: start {} ranks or change parallel", to_string(mesh),
         mesh.world(), world.size(), mesh.world());
+}
+
+MeshComms make_mesh_comms(Communicator& world, const Mesh& mesh) {
+  check_world(world, mesh);
   MeshComms comms;
+  comms.world = &world;
   comms.tensor = split_along(world, mesh, Axis::tensor);
   comms.data = split_along(world, mesh, Axis::data);
   comms.pipeline = split_along(world, mesh, Axis::pipeline);
-  comms.ends = split_ends(world, mesh);
   return comms;
 }
 

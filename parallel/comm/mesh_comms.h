@@ -1,4 +1,4 @@
-// The communicators of one rank of a mesh: one along each axis, and the pair that shares tied embeddings.
+// The communicators of one rank of a mesh: one along each axis.
 #pragma once
 
 #include <memory>
@@ -11,16 +11,19 @@ namespace ptrain {
 /// In each of them the ranks are ordered by their index along the axis, so a peer along the pipeline is a
 /// stage's number.
 struct MeshComms {
+  Communicator* world = nullptr;              // all ranks, able to do what the others are
+  std::unique_ptr<Communicator> owned_world;  // null where `world` is the caller's; goes last
   std::unique_ptr<Communicator> tensor;
   std::unique_ptr<Communicator> data;
   std::unique_ptr<Communicator> pipeline;
-  std::unique_ptr<Communicator> ends;  // first (rank 0) and last stage (rank 1); null on the stages between
-                                       // and for a pipeline of one
 
   Communicator& along(Axis axis) const;
 };
 
-/// Every rank of `world` must call; world.size() must be mesh.world().
+/// Of CPU tensors. Every rank of `world` must call; world.size() must be mesh.world(). `world` outlives it.
 MeshComms make_mesh_comms(Communicator& world, const Mesh& mesh);
+
+/// Errors: usage, where the mesh has another number of ranks than the world.
+void check_world(const Communicator& world, const Mesh& mesh);
 
 }  // namespace ptrain

@@ -49,7 +49,7 @@ struct Door {
 const Door doors[] = {
     {"fmt/", {""}},
     {"mpi.h", {"parallel/comm/mpi_door.h"}},
-    {"nccl.h", {"parallel/comm/nccl_comm.cpp"}},
+    {"nccl.h", {"parallel/comm/nccl_door.cpp"}},
     {"hdf5.h", {"src/io/hdf5.cpp"}},
     {"yaml-cpp/", {"src/train/yaml_door.cpp"}},
     {"nlohmann/", {"src/io/json.h"}},
