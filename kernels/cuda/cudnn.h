@@ -16,6 +16,9 @@ struct DeleteCudnnAttention {
 };
 using CudnnAttentionHandle = std::unique_ptr<CudnnAttention, DeleteCudnnAttention>;
 
+/// As cuDNN counts it (91900 = 9.19.0); 0 in a build without it.
+int64_t cudnn_version();
+
 /// Errors (resources): cuDNN does not start on that device.
 CudnnAttentionHandle make_cudnn_attention(Device device, bool is_deterministic);
 

@@ -10,6 +10,10 @@ void DeleteCudnnAttention::operator()(CudnnAttention* attention) const {
   delete attention;
 }
 
+int64_t cudnn_version() {
+  return 0;
+}
+
 CudnnAttentionHandle make_cudnn_attention(Device, bool) {
   return nullptr;
 }
