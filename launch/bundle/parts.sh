@@ -42,10 +42,20 @@ link_program() {  # build program
   cp "$build/ptrain" "$program"
 }
 
-# OpenBLAS from its archive with the functions that are called alone: no LAPACK, no libgfortran, 10 MB less. It keeps
-# the kernels of all processors. Without the archive nothing is done.
+# Whether the program wants AVX2 of its processor anyway.
+needs_avx2() {  # program
+  case $("$1" --version | awk '$1 == "instructions" { print $2 }') in
+    native) grep -qw avx2 /proc/cpuinfo ;;
+    x86-64-v[34] | haswell | broadwell | skylake* | cascadelake | cooperlake | icelake* | sapphirerapids | znver*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# OpenBLAS from its archive with the functions that are called alone: no LAPACK, no libgfortran, 10 MB less. And where the
+# program wants AVX2, without the kernels of processors that have none, another 19 MB: empty tables stand in the place of
+# theirs, as OpenBLAS itself has for the oldest; with one it ends with a message. Without the archive nothing is done.
 thin_openblas() {  # build lib program...
-  local build=$1 lib=$2 shared archive symbols
+  local build=$1 lib=$2 shared archive symbols work=$2/blas
   shift 2
   shared=$(libraries_of "$@" | grep '/libopenblas\.so' | sed -n 1p) || return 0
   archive=$(dirname "$(readlink -f "$shared")")/libopenblas.a
@@ -53,11 +63,22 @@ thin_openblas() {  # build lib program...
   [ -f "$archive" ] || return 0
   symbols=$(comm -12 <(nm -D --undefined-only "$@" 2>/dev/null | awk 'NF == 2 { print $2 }' | sort -u) \
     <(nm -D --defined-only "$shared" | awk '{ print $3 }' | sort -u))
-  # shellcheck disable=SC2046
-  if ! c++ -shared -o "$lib/$(basename "$shared")" -Wl,-soname,"$(basename "$shared")" -Wl,--no-undefined \
-    $(sed 's/^/-Wl,-u,/' <<<"$symbols") "$archive" -lpthread -lm 2>/dev/null; then
-    rm -f "$lib/$(basename "$shared")"
+  mkdir -p "$work"
+  printf '.section .note.GNU-stack,"",@progbits\n.bss\n.balign 16\n' >"$work/tables.s"
+  if needs_avx2 "$build/ptrain"; then
+    { nm "$archive" 2>/dev/null || true; } | awk '$2 ~ /^[DR]$/ && $3 ~ /^gotoblas_[A-Z0-9_]+$/ { print $3 }' | sort -u |
+      { grep -vE '_(HASWELL|EXCAVATOR|ZEN|SKYLAKEX|COOPERLAKE|SAPPHIRERAPIDS)$' || true; } |
+      awk '{ printf ".globl %s\n.type %s, @object\n.size %s, 16\n%s: .zero 16\n", $1, $1, $1, $1 }' >>"$work/tables.s"
+    echo '.zero 65536' >>"$work/tables.s"
   fi
+  # shellcheck disable=SC2046
+  if c++ -shared -o "$work/library" -Wl,-soname,"$(basename "$shared")" -Wl,--no-undefined \
+    $(sed 's/^/-Wl,-u,/' <<<"$symbols") "$work/tables.s" "$archive" -lpthread -lm 2>"$work/log"; then
+    mv "$work/library" "$lib/$(basename "$shared")"
+  else
+    echo "bundle: OpenBLAS is copied as it is ($(tail -1 "$work/log" | cut -c1-150))" >&2
+  fi
+  rm -rf "$work"
 }
 
 # ICU's data is 30 MB of languages; ptrain asks it for normal forms and properties of characters.
@@ -127,13 +148,15 @@ copy_mpi_files() {  # out
   fi
 }
 
-# What is written by hand, never weights.
+# What is written by hand, never weights or whole vocabularies.
 copy_configs() {  # root configs
   local root=$1 configs=$2 file
   mkdir -p "$configs"
   cp "$root"/configs/*.yaml "$configs/"
   for file in "$root"/configs/models/*/{config,generation_config,tokenizer,tokenizer_config}.json; do
-    if [ -f "$file" ]; then install -D -m 644 "$file" "$configs/models/$(basename "$(dirname "$file")")/$(basename "$file")"; fi
+    if [ -f "$file" ] && [ "$(stat -Lc %s "$file")" -lt 100000 ]; then
+      install -D -m 644 "$file" "$configs/models/$(basename "$(dirname "$file")")/$(basename "$file")"
+    fi
   done
 }
 

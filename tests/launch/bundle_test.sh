@@ -89,7 +89,7 @@ expect "A directory with other files is refused" refuses 2 "is no bundle" full "
 expect "They are kept" test -f "$work/full/precious"
 expect "A directory without a program is refused" refuses 3 "is missing" second "$work/nothing"
 expect "An unknown flag is refused" refuses 2 "bash launch/bundle.sh" --what
-before=(env PTRAIN_BUNDLE_MIB=20)
-expect "Too much is refused, the biggest files named" refuses 4 "lib/libopenblas" second "$build"
+before=(env PTRAIN_BUNDLE_MIB=5)
+expect "Too much is refused, the biggest files named" refuses 4 "  libexec/ptrain" second "$build"
 expect "Nothing of it is left" test -z "$(find "$work" -maxdepth 1 -name 'second*')"
 exit $failed
