@@ -14,6 +14,7 @@ SOURCE = os.path.abspath(sys.argv.pop(1))
 GPU = os.path.join(SOURCE, "benchmarks", "gpu")
 sys.dont_write_bytecode = True
 sys.path.insert(0, GPU)
+import kernels_table
 import paper
 import ptxas_table
 import results
@@ -235,6 +236,22 @@ class Ptxas(unittest.TestCase):
     def test_no_kernel_at_all_is_an_error(self):
         done = run(sys.executable, os.path.join(GPU, "ptxas_table.py"), os.devnull, "nvcc 0", input="file a.cu\n")
         self.assertEqual(done.returncode, 1)
+
+
+class Kernels(unittest.TestCase):
+    def test_kernels_are_found_by_name_whatever_stands_before_it(self):
+        text = """// __global__ void in_a_comment(int)
+template <class T> __global__ void first_kernel(T* x) {}
+__global__ void __launch_bounds__(Shape<T, 2>::threads(3), 1)
+    second_kernel(Call<T> call) {}
+__global__ void first_kernel(float* x, int again) {}
+__device__ void no_kernel(int) {}"""
+        self.assertEqual(kernels_table.kernels_of(text), ["first_kernel", "second_kernel"])
+
+    def test_a_file_is_proven_by_the_tests_that_bear_its_name(self):
+        tests = ["tests/kernels/emulated_attention_test.cpp", "tests/kernels/emulated_norm_test.cpp"]
+        self.assertEqual(kernels_table.tests_of("kernels/cuda/attention_forward.cu", [], tests), tests[:1])
+        self.assertEqual(kernels_table.tests_of("kernels/cuda/normal.cu", [], tests), [])
 
 
 class Weights(unittest.TestCase):
