@@ -11,16 +11,16 @@
 namespace ptrain::cpu {
 namespace {
 
-/// Copies have storage types too, which arithmetic has not.
+/// Copies know 8-bit types too, which other ops do not.
 template <class Body>
-void with_storage(DType dtype, const Body& body) {
+void with_any_storage(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::bf16:
-      return body.template operator()<BFloat16>();
-    case DType::f16:
-      return body.template operator()<Float16>();
+    case DType::f8_e4m3:
+      return body.template operator()<Float8E4M3>();
+    case DType::f8_e5m2:
+      return body.template operator()<Float8E5M2>();
     default:
-      return with_float(dtype, body);
+      return with_storage(dtype, body);
   }
 }
 
@@ -74,8 +74,8 @@ void copy_converted(Context& context, Tensor x, Tensor y) {
 
 void copy(Context& context, Tensor x, Tensor y) {
   if (x.dtype == y.dtype) return copy_same(context, x, y);
-  with_storage(x.dtype, [&]<class From>() {
-    with_storage(y.dtype, [&]<class To>() {
+  with_any_storage(x.dtype, [&]<class From>() {
+    with_any_storage(y.dtype, [&]<class To>() {
       if constexpr (!std::is_same_v<From, To>) copy_converted<From, To>(context, x, y);
     });
   });

@@ -22,56 +22,62 @@ void parallel_elements(Context& context, bool is_contiguous, int64_t rows, int64
   });
 }
 
+template <class S>
+void fill_run(S* x, const S value, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) x[i] = value;
+}
+
 }  // namespace
 
 void fill(Context& context, Tensor x, double value) {
-  with_float(x.dtype, [&]<class T>() {
-    T* data = x.as<T>();
-    const T v = static_cast<T>(value);
+  with_storage(x.dtype, [&]<class S>() {
+    S* data = x.as<S>();
+    const S v = convert<S>(value);
     parallel_elements(context, x.is_contiguous(), x.rows(), x.columns(),
                       [&](int64_t n, int64_t begin, int64_t end) {
-                        std::fill(data + n * x.row_stride + begin, data + n * x.row_stride + end, v);
+                        fill_run(data + n * x.row_stride + begin, v, end - begin);
                       });
   });
 }
 
 void add(Context& context, Tensor x, Tensor y) {
-  with_float(y.dtype, [&]<class T>() {
-    const T* from = x.as<T>();
-    T* to = y.as<T>();
+  with_storage(y.dtype, [&]<class S>() {
+    const S* from = x.as<S>();
+    S* to = y.as<S>();
     parallel_elements(context, x.is_contiguous() && y.is_contiguous(), y.rows(), y.columns(),
                       [&](int64_t n, int64_t begin, int64_t end) {
-                        const T* a = from + n * x.row_stride;
-                        T* b = to + n * y.row_stride;
+                        const S* a = from + n * x.row_stride;
+                        S* b = to + n * y.row_stride;
 #pragma omp simd
-                        for (int64_t i = begin; i < end; ++i) b[i] += a[i];
+                        for (int64_t i = begin; i < end; ++i) b[i] = convert<S>(widen(b[i]) + widen(a[i]));
                       });
   });
 }
 
 void scale(Context& context, Tensor x, double factor) {
-  with_float(x.dtype, [&]<class T>() {
-    T* data = x.as<T>();
-    const T f = static_cast<T>(factor);
+  with_storage(x.dtype, [&]<class S>() {
+    S* data = x.as<S>();
+    const auto f = static_cast<Wide<S>>(factor);
     parallel_elements(context, x.is_contiguous(), x.rows(), x.columns(),
                       [&](int64_t n, int64_t begin, int64_t end) {
-                        T* a = data + n * x.row_stride;
+                        S* a = data + n * x.row_stride;
 #pragma omp simd
-                        for (int64_t i = begin; i < end; ++i) a[i] *= f;
+                        for (int64_t i = begin; i < end; ++i) a[i] = convert<S>(widen(a[i]) * f);
                       });
   });
 }
 
 void add_bias(Context& context, Tensor y, Tensor bias) {
-  with_float(y.dtype, [&]<class T>() {
-    const T* b = bias.as<T>();
-    T* data = y.as<T>();
+  with_storage(y.dtype, [&]<class S>() {
+    const S* b = bias.as<S>();
+    S* data = y.as<S>();
     const int64_t C = y.columns();
     parallel_rows(context.threads, y.rows(), C, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
-        T* a = data + n * y.row_stride;
+        S* a = data + n * y.row_stride;
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) a[c] += b[c];
+        for (int64_t c = 0; c < C; ++c) a[c] = convert<S>(widen(a[c]) + widen(b[c]));
       }
     });
   });
@@ -84,11 +90,14 @@ namespace {
 constexpr int64_t block_elements = 16384;
 constexpr int64_t max_groups = 256;
 
-template <class T>
-double block_sum(const T* x, int64_t count) {
+template <class S>
+double block_sum(const S* x, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(widen(x[i]));
+    sum += value * value;
+  }
   return sum;
 }
 
@@ -96,8 +105,8 @@ double block_sum(const T* x, int64_t count) {
 
 void sum_of_squares(Context& context, Tensor x, Tensor sum) {
   double total = 0;
-  with_float(x.dtype, [&]<class T>() {
-    const T* data = x.as<T>();
+  with_storage(x.dtype, [&]<class S>() {
+    const S* data = x.as<S>();
     const int64_t count = x.numel(), blocks = (count + block_elements - 1) / block_elements;
     const int64_t groups = std::min(blocks, max_groups);
     double sums[max_groups] = {};

@@ -11,43 +11,45 @@ inline constexpr int64_t max_few_rows = 8;
 /// sums[r] = x_r . w for `rows` rows of x and one row of w. One row of w at a time is one stream from memory:
 /// the processor fetches ahead on it and reaches twice the rate of four rows side by side (measured on Zen
 /// 4).
-template <class T, int64_t rows>
-inline void dots(const T* x, int64_t x_stride, const T* w, int64_t C, T* sums) {
+template <class S, int64_t rows>
+inline void dots(const S* x, int64_t x_stride, const S* w, int64_t C, Wide<S>* sums) {
+  using T = Wide<S>;
   constexpr int64_t chains = rows == 1 ? 4 : 2;  // sums that do not wait for each other
   constexpr int64_t step = chains * lanes<T>;
   Vector<T> partial[rows][chains] = {};
   int64_t c = 0;
   for (; c + step <= C; c += step) {
     for (int64_t i = 0; i < chains; ++i) {
-      const Vector<T> weights = load(w + c + i * lanes<T>);
-      for (int64_t r = 0; r < rows; ++r) partial[r][i] += load(x + r * x_stride + c + i * lanes<T>) * weights;
+      const Vector<T> weights = load_wide(w + c + i * lanes<T>);
+      for (int64_t r = 0; r < rows; ++r)
+        partial[r][i] += load_wide(x + r * x_stride + c + i * lanes<T>) * weights;
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 1; i < chains; ++i) partial[r][0] += partial[r][i];
     T sum = sum_of<T>(partial[r][0]);
-    for (int64_t rest = c; rest < C; ++rest) sum += x[r * x_stride + rest] * w[rest];
+    for (int64_t rest = c; rest < C; ++rest) sum += widen(x[r * x_stride + rest]) * widen(w[rest]);
     sums[r] = sum;
   }
 }
 
 /// Calls finish(r, o, sum) for outputs begin .. end - 1 of `rows` rows.
-template <class T, int64_t rows, class Finish>
-void few_rows_product(const T* x, int64_t x_stride, const T* w, int64_t w_stride, int64_t C, int64_t begin,
+template <class S, int64_t rows, class Finish>
+void few_rows_product(const S* x, int64_t x_stride, const S* w, int64_t w_stride, int64_t C, int64_t begin,
                       int64_t end, const Finish& finish) {
-  T sums[rows];
+  Wide<S> sums[rows];
   for (int64_t o = begin; o < end; ++o) {
-    dots<T, rows>(x, x_stride, w + o * w_stride, C, sums);
+    dots<S, rows>(x, x_stride, w + o * w_stride, C, sums);
     for (int64_t r = 0; r < rows; ++r) finish(r, o, sums[r]);
   }
 }
 
 /// The same for a number of rows, at most max_few_rows, that is known only now.
-template <class T, class Finish>
-void few_rows_product(int64_t rows, const T* x, int64_t x_stride, const T* w, int64_t w_stride, int64_t C,
+template <class S, class Finish>
+void few_rows_product(int64_t rows, const S* x, int64_t x_stride, const S* w, int64_t w_stride, int64_t C,
                       int64_t begin, int64_t end, const Finish& finish) {
   const auto of = [&]<int64_t count>() {
-    few_rows_product<T, count>(x, x_stride, w, w_stride, C, begin, end, finish);
+    few_rows_product<S, count>(x, x_stride, w, w_stride, C, begin, end, finish);
   };
   switch (rows) {
     case 1:

@@ -9,73 +9,82 @@
 namespace ptrain::cpu {
 namespace {
 
-template <class T>
-double dot(const T* a, const T* b, int64_t C) {
+template <class S>
+double sum_of_squares_of(const S* x, int64_t C) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(a[c]) * static_cast<double>(b[c]);
+  for (int64_t c = 0; c < C; ++c) {
+    const auto value = static_cast<double>(widen(x[c]));
+    sum += value * value;
+  }
   return sum;
 }
 
 /// sum over c of dy[c] * w[c] * x[c]
-template <class T>
-double weighted_dot(const T* dy, const T* w, const T* x, int64_t C) {
+template <class S>
+double weighted_dot(const S* dy, const S* w, const S* x, int64_t C) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(dy[c] * w[c]) * static_cast<double>(x[c]);
+  for (int64_t c = 0; c < C; ++c)
+    sum += static_cast<double>(widen(dy[c]) * widen(w[c])) * static_cast<double>(widen(x[c]));
   return sum;
 }
 
 /// dx = dresidual + rstd * (dy * w - x * mean(dy * w * x) * rstd^2), row by row.
-template <class T>
+template <class S>
 void backward_input(Context& context, Tensor x, Tensor w, Tensor rstd, Tensor dy, Tensor dresidual,
                     Tensor dx) {
-  const T* weight = w.as<T>();
+  using T = Wide<S>;
+  const S* weight = w.as<S>();
   const T* scale = rstd.as<T>();
   const int64_t C = x.columns();
   parallel_rows(context.threads, x.rows(), C, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const T* in = x.as<T>() + n * x.row_stride;
-      const T* dout = dy.as<T>() + n * dy.row_stride;
-      const T* residual = dresidual ? dresidual.as<T>() + n * dresidual.row_stride : nullptr;
-      T* din = dx.as<T>() + n * dx.row_stride;
+      const S* in = x.as<S>() + n * x.row_stride;
+      const S* dout = dy.as<S>() + n * dy.row_stride;
+      const S* residual = dresidual ? dresidual.as<S>() + n * dresidual.row_stride : nullptr;
+      S* din = dx.as<S>() + n * dx.row_stride;
       const T r = scale[n];
       const double mean = weighted_dot(dout, weight, in, C) / static_cast<double>(C);
       const T slope = static_cast<T>(mean * r * r);
+      const auto gradient = [=](int64_t c) {
+        return r * (widen(dout[c]) * widen(weight[c]) - widen(in[c]) * slope);
+      };
       if (residual) {
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) din[c] = residual[c] + r * (dout[c] * weight[c] - in[c] * slope);
+        for (int64_t c = 0; c < C; ++c) din[c] = convert<S>(widen(residual[c]) + gradient(c));
       } else {
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) din[c] = r * (dout[c] * weight[c] - in[c] * slope);
+        for (int64_t c = 0; c < C; ++c) din[c] = convert<S>(gradient(c));
       }
     }
   });
 }
 
 /// dw[c] += sum over rows of dy * x * rstd. Threads share the columns; rows are summed ascending in f64.
-template <class T>
+template <class S, class G>
 void backward_weight(Context& context, Tensor x, Tensor rstd, Tensor dy, Tensor dw) {
+  using T = Wide<S>;
   constexpr int64_t width = 64;  // columns whose sums stay in registers
   const int64_t N = x.rows(), C = x.columns(), blocks = (C + width - 1) / width;
-  const T* in = x.as<T>();
-  const T* dout = dy.as<T>();
+  const S* in = x.as<S>();
+  const S* dout = dy.as<S>();
   const T* scale = rstd.as<T>();
-  T* dweight = dw.as<T>();
+  G* dweight = dw.as<G>();
   const int64_t grain = std::max<int64_t>(min_elements_per_thread / std::max<int64_t>(N * width, 1), 1);
   parallel_ranges(context.threads, blocks, grain, 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * width, count = std::min(width, C - first);
       double sums[width] = {};
       for (int64_t n = 0; n < N; ++n) {
-        const T* a = in + n * x.row_stride + first;
-        const T* b = dout + n * dy.row_stride + first;
+        const S* a = in + n * x.row_stride + first;
+        const S* b = dout + n * dy.row_stride + first;
         const T r = scale[n];
 #pragma omp simd
-        for (int64_t c = 0; c < count; ++c) sums[c] += static_cast<double>(b[c] * (a[c] * r));
+        for (int64_t c = 0; c < count; ++c) sums[c] += static_cast<double>(widen(b[c]) * (widen(a[c]) * r));
       }
       for (int64_t c = 0; c < count; ++c) {
-        dweight[first + c] = static_cast<T>(static_cast<double>(dweight[first + c]) + sums[c]);
+        dweight[first + c] = convert<G>(static_cast<double>(widen(dweight[first + c])) + sums[c]);
       }
     }
   });
@@ -85,25 +94,27 @@ void backward_weight(Context& context, Tensor x, Tensor rstd, Tensor dy, Tensor 
 
 void rmsnorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor sum, Tensor y, Tensor rstd,
                      double eps) {
-  with_float(y.dtype, [&]<class T>() {
-    const T* weight = w.as<T>();
+  with_storage(y.dtype, [&]<class S>() {
+    using T = Wide<S>;
+    const S* weight = w.as<S>();
     T* scale = rstd.as<T>();
     const int64_t C = y.columns();
     parallel_rows(context.threads, y.rows(), C, [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n) {
-        const T* in = x.as<T>() + n * x.row_stride;
+        const S* in = x.as<S>() + n * x.row_stride;
         if (delta) {
-          const T* more = delta.as<T>() + n * delta.row_stride;
-          T* total = sum.as<T>() + n * sum.row_stride;
+          const S* more = delta.as<S>() + n * delta.row_stride;
+          S* total = sum.as<S>() + n * sum.row_stride;
+          // What follows reads the sum as it is kept: backward will see the same numbers.
 #pragma omp simd
-          for (int64_t c = 0; c < C; ++c) total[c] = in[c] + more[c];
+          for (int64_t c = 0; c < C; ++c) total[c] = convert<S>(widen(in[c]) + widen(more[c]));
           in = total;
         }
-        T* out = y.as<T>() + n * y.row_stride;
-        const T r = static_cast<T>(1 / std::sqrt(dot(in, in, C) / static_cast<double>(C) + eps));
+        S* out = y.as<S>() + n * y.row_stride;
+        const T r = static_cast<T>(1 / std::sqrt(sum_of_squares_of(in, C) / static_cast<double>(C) + eps));
         scale[n] = r;
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) out[c] = in[c] * r * weight[c];
+        for (int64_t c = 0; c < C; ++c) out[c] = convert<S>(widen(in[c]) * r * widen(weight[c]));
       }
     });
   });
@@ -111,10 +122,10 @@ void rmsnorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor 
 
 void rmsnorm_backward(Context& context, Tensor x, Tensor w, Tensor rstd, Tensor dy, Tensor dresidual,
                       Tensor dx, Tensor dw) {
-  with_float(x.dtype, [&]<class T>() {
+  with_gradient(x.dtype, dw.dtype, [&]<class S, class G>() {
     // First the weight: dx may lie over dy.
-    backward_weight<T>(context, x, rstd, dy, dw);
-    backward_input<T>(context, x, w, rstd, dy, dresidual, dx);
+    backward_weight<S, G>(context, x, rstd, dy, dw);
+    backward_input<S>(context, x, w, rstd, dy, dresidual, dx);
   });
 }
 

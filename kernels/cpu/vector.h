@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/convert.h"
+
 namespace ptrain::cpu {
 
 /// Bytes of the widest vector register of the target: 64 with AVX-512, 32 with AVX, 16 otherwise.
@@ -33,6 +35,29 @@ inline Vector<T> load(const T* from) {
 template <class T>
 inline void store(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof v);
+}
+
+/// Numbers of a storage type, widened as convert.h does it.
+template <class S>
+inline Vector<Wide<S>> load_wide(const S* from) {
+  if constexpr (!is_narrow<S>) {
+    return load(from);
+  } else {
+    typedef uint16_t Half __attribute__((vector_size(vector_bytes / 2)));
+    using Words = Vector<uint32_t>;
+    Half half;
+    std::memcpy(&half, from, sizeof half);
+    const Words bits = __builtin_convertvector(half, Words);
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      return std::bit_cast<Vector<float>>(bits << 16);
+    } else {
+      static_assert(std::is_same_v<S, Float16>);
+      const Words magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
+      const Words value = std::bit_cast<Words>(std::bit_cast<Vector<float>>(magnitude) * 0x1p112f);
+      const Words is_special = (magnitude + (1u << 23)) >> 28;  // 1 of infinity and NaN, else 0
+      return std::bit_cast<Vector<float>>(value | ((0u - is_special) & 0x7f800000u) | sign);
+    }
+  }
 }
 
 /// Halves are added until one number is left: the order of the sum is fixed.

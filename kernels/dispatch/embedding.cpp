@@ -19,7 +19,8 @@ void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable) {
   constexpr std::string_view op = "embedding_backward";
   expect_elements({op, "ids", ids}, dy.rows(), DType::i32);
-  expect_matrix({op, "dtable", dtable}, dtable.rows(), dy.columns(), dy.dtype);
+  expect_gradient({op, "dtable", dtable}, dy.dtype);
+  expect_matrix({op, "dtable", dtable}, dtable.rows(), dy.columns(), dtable.dtype);
   on_device(
       context, op, [&] { cpu::embedding_backward(context, ids, dy, first_id, dtable); },
       [&] { cuda::embedding_backward(context, ids, dy, first_id, dtable); });

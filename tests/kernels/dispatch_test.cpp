@@ -1,6 +1,7 @@
 // What the ops refuse: devices that are not built in, and operands that do not fit together.
 #include <gtest/gtest.h>
 
+#include "kernels/base/stream.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/gemm.h"
@@ -30,7 +31,9 @@ TEST(Dispatch, SaysThatCudaIsMissingAndWhatToDo) {
   Guarded<float> x(2, 3);
   x.fill(1);
   Context context = cpu_context();
+  const Stream stream;
   context.device.kind = DeviceKind::cuda;
+  context.stream = &stream;
   const Refusal refusal = refusal_of([&] { fill(context, x.view(), 0); });
   EXPECT_EQ(refusal.code, ExitCode::usage);
   EXPECT_NE(refusal.message.find("device: cpu"), std::string::npos) << refusal.message;
@@ -44,15 +47,15 @@ TEST(Dispatch, NamesTheOperandThatDoesNotFit) {
   EXPECT_EQ(refusal.message, "linear_forward: x is (2, 3), expected (2, 5)");
 }
 
-TEST(Dispatch, RefusesMixedDtypesAndStorageTypes) {
+TEST(Dispatch, RefusesMixedDtypesAndTypesThatAreNoOperands) {
   Guarded<float> x(2, 5), y(2, 4);
   Guarded<double> w(4, 5);
   Context context = cpu_context();
   EXPECT_EQ(refusal_of([&] { linear_forward(context, x.view(), w.view(), {}, y.view()); }).message,
             "linear_forward: w is f64, expected f32");
-  Tensor half = y.view();
-  half.dtype = DType::bf16;
-  EXPECT_EQ(refusal_of([&] { scale(context, half, 2); }).code, ExitCode::defect);
+  Tensor eighth = y.view();
+  eighth.dtype = DType::f8_e4m3;
+  EXPECT_EQ(refusal_of([&] { scale(context, eighth, 2); }).code, ExitCode::defect);
 }
 
 TEST(Dispatch, RefusesHeadsThatTheKeysDoNotCover) {

@@ -15,8 +15,7 @@ namespace {
 
 template <class T>
 class Elementwise : public testing::Test {};
-using Floats = testing::Types<float, double>;
-TYPED_TEST_SUITE(Elementwise, Floats);
+TYPED_TEST_SUITE(Elementwise, Storages);
 
 TYPED_TEST(Elementwise, FillAddScaleAndBiasTouchTheirElementsOnly) {
   using T = TypeParam;
@@ -32,8 +31,8 @@ TYPED_TEST(Elementwise, FillAddScaleAndBiasTouchTheirElementsOnly) {
         add_bias(context, y.view(), bias.view(Shape{C}));
         for (int64_t n = 0; n < N; ++n) {
           for (int64_t c = 0; c < C; ++c) {
-            const T expected = (T{2} + x.at(n, c)) * T{-0.5} + bias.at(0, c);
-            ASSERT_EQ(y(n, c), static_cast<double>(expected));
+            const double sum = rounded<T>(2 + x(n, c));
+            ASSERT_EQ(y(n, c), rounded<T>(rounded<T>(sum * -0.5) + bias(0, c)));
           }
         }
         EXPECT_TRUE(y.intact() && x.intact());
@@ -66,8 +65,9 @@ TYPED_TEST(Elementwise, SumOfSquaresIsExactInDoubleAndTheSameForAnyThreads) {
     std::vector<T> x(static_cast<size_t>(count));
     long double expected = 0;
     for (size_t i = 0; i < x.size(); ++i) {
-      x[i] = static_cast<T>(static_cast<double>((i * 7919) % 1000) / 1000.0 - 0.3);
-      expected += static_cast<long double>(x[i]) * static_cast<long double>(x[i]);
+      x[i] = cpu::convert<T>(static_cast<double>((i * 7919) % 1000) / 1000.0 - 0.3);
+      const auto value = static_cast<long double>(cpu::widen(x[i]));
+      expected += value * value;
     }
     std::vector<double> results;
     for (int threads : {1, 2, 3}) {

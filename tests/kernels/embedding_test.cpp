@@ -12,8 +12,7 @@ namespace {
 
 template <class T>
 class Embedding : public testing::Test {};
-using Floats = testing::Types<float, double>;
-TYPED_TEST_SUITE(Embedding, Floats);
+TYPED_TEST_SUITE(Embedding, Storages);
 
 /// Ids 0..39, many of them more than once.
 std::vector<int32_t> repeated_ids(int64_t N) {
@@ -63,6 +62,36 @@ TYPED_TEST(Embedding, BackwardAddsEveryRowToItsEntry) {
       EXPECT_TRUE(dtable.intact());
     }
   }
+}
+
+template <class T>
+class EmbeddingNarrow : public testing::Test {};
+TYPED_TEST_SUITE(EmbeddingNarrow, NarrowStorages);
+
+TYPED_TEST(EmbeddingNarrow, AWideTableKeepsWhatSixteenBitsLose) {
+  using T = TypeParam;
+  // 3000 times the same id: a 16-bit sum that was rounded at every addition would stop growing.
+  constexpr int64_t N = 3000, C = 300;
+  Guarded<T> dy(N, C, 3), narrow(2, C);
+  Guarded<float> wide(2, C, 1);
+  dy.fill(0.0625), narrow.fill(0), wide.fill(0);
+  std::vector<int32_t> ids(N, 8);
+  Context context = cpu_context(2);
+  embedding_backward(context, ids_of(ids), dy.view(), 7, narrow.view());
+  embedding_backward(context, ids_of(ids), dy.view(), 7, wide.view());
+  for (int64_t c = 0; c < C; ++c) {
+    ASSERT_EQ(narrow(0, c), 0);
+    ASSERT_EQ(narrow(1, c), rounded<T>(3000 * 0.0625));
+    ASSERT_EQ(wide(1, c), 3000 * 0.0625);
+  }
+  EXPECT_TRUE(narrow.intact() && wide.intact());
+}
+
+TYPED_TEST(EmbeddingNarrow, SaysHowMuchScratchItNeeds) {
+  Guarded<TypeParam> dy(5, 3), dtable(2, 3);
+  std::vector<int32_t> ids(5);
+  Context context;
+  EXPECT_THROW(embedding_backward(context, ids_of(ids), dy.view(), 0, dtable.view()), Error);
 }
 
 TYPED_TEST(Embedding, ThreadsDoNotChangeABit) {

@@ -2,16 +2,29 @@
 // and writes outside of a tensor show.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <span>
 #include <vector>
 
+#include "kernels/base/buffer.h"
 #include "kernels/base/rng.h"
-#include "kernels/base/tensor.h"
+#include "kernels/cpu/convert.h"
 #include "kernels/ops/context.h"
 
 namespace ptrain {
+
+/// Element types of the ops, and those whose arithmetic is wider than they are.
+using Storages = testing::Types<float, double, BFloat16, Float16>;
+using NarrowStorages = testing::Types<BFloat16, Float16>;
+
+/// The value that T keeps of x.
+template <class T>
+double rounded(double x) {
+  return static_cast<double>(cpu::widen(cpu::convert<T>(x)));
+}
 
 /// A (rows, columns) matrix of T; `gap` > 0 makes it a column view inside wider rows.
 template <class T>
@@ -21,7 +34,7 @@ class Guarded {
       : rows_(rows),
         columns_(columns),
         stride_(columns + gap),
-        storage_(static_cast<size_t>(rows * stride_ + 2 * margin), std::numeric_limits<T>::quiet_NaN()) {}
+        storage_(static_cast<size_t>(rows * stride_ + 2 * margin), cpu::convert<T>(std::nan(""))) {}
 
   Tensor view() { return view(Shape{rows_, columns_}); }
   Tensor view(Shape shape) {
@@ -33,7 +46,7 @@ class Guarded {
     return storage_[static_cast<size_t>(margin + row * stride_ + column)];
   }
   double operator()(int64_t row, int64_t column) const {
-    return static_cast<double>(storage_[static_cast<size_t>(margin + row * stride_ + column)]);
+    return static_cast<double>(cpu::widen(storage_[static_cast<size_t>(margin + row * stride_ + column)]));
   }
   /// All elements; only where there is no gap.
   std::span<T> span() { return {storage_.data() + margin, static_cast<size_t>(rows_ * columns_)}; }
@@ -49,14 +62,14 @@ class Guarded {
     const Rng rng(7, stream);
     for (int64_t r = 0; r < rows_; ++r) {
       for (int64_t c = 0; c < columns_; ++c) {
-        at(r, c) = static_cast<T>(scale * rng.normal(static_cast<uint64_t>(r * columns_ + c)));
+        at(r, c) = cpu::convert<T>(scale * rng.normal(static_cast<uint64_t>(r * columns_ + c)));
       }
     }
     return *this;
   }
   Guarded& fill(double value) {
     for (int64_t r = 0; r < rows_; ++r) {
-      for (int64_t c = 0; c < columns_; ++c) at(r, c) = static_cast<T>(value);
+      for (int64_t c = 0; c < columns_; ++c) at(r, c) = cpu::convert<T>(value);
     }
     return *this;
   }
@@ -65,7 +78,7 @@ class Guarded {
     for (int64_t i = 0; i < static_cast<int64_t>(storage_.size()); ++i) {
       const int64_t inside = i - margin;
       const bool is_element = inside >= 0 && inside < rows_ * stride_ && inside % stride_ < columns_;
-      if (!is_element && !std::isnan(storage_[static_cast<size_t>(i)])) return false;
+      if (!is_element && !std::isnan(cpu::widen(storage_[static_cast<size_t>(i)]))) return false;
     }
     return true;
   }
@@ -83,9 +96,12 @@ inline Tensor ids_of(std::vector<int32_t>& ids) {
   return Tensor(ids.data(), Shape{static_cast<int64_t>(ids.size())}, DType::i32);
 }
 
+/// Scratch is the calling thread's own.
 inline Context cpu_context(int threads = 1) {
+  static thread_local const Buffer scratch(int64_t{16} << 20);
   Context context;
   context.threads = threads;
+  context.scratch = Tensor(scratch.data(), {scratch.bytes()}, DType::u8);
   return context;
 }
 

@@ -15,8 +15,7 @@ constexpr double eps = 1e-5;
 
 template <class T>
 class RmsNorm : public testing::Test {};
-using Floats = testing::Types<float, double>;
-TYPED_TEST_SUITE(RmsNorm, Floats);
+TYPED_TEST_SUITE(RmsNorm, Storages);
 
 TYPED_TEST(RmsNorm, ForwardDividesBySquareRootOfMeanSquare) {
   using T = TypeParam;
@@ -24,13 +23,14 @@ TYPED_TEST(RmsNorm, ForwardDividesBySquareRootOfMeanSquare) {
     for (int64_t C : {1, 24, 65, 577}) {
       for (bool has_delta : {false, true}) {
         for (int64_t gap : {0, 3}) {
-          Guarded<T> x(N, C, gap), delta(N, C, gap), w(1, C), sum(N, C, gap), y(N, C, gap), rstd(1, N);
+          Guarded<T> x(N, C, gap), delta(N, C, gap), w(1, C), sum(N, C, gap), y(N, C, gap);
+          Guarded<cpu::Wide<T>> rstd(1, N);
           x.random(1), delta.random(2), w.random(3);
           std::vector<double> out, total, scale;
           for (int64_t n = 0; n < N; ++n) {
             double squares = 0;
             for (int64_t c = 0; c < C; ++c) {
-              total.push_back(x(n, c) + (has_delta ? delta(n, c) : 0));
+              total.push_back(rounded<T>(x(n, c) + (has_delta ? delta(n, c) : 0)));
               squares += total.back() * total.back();
             }
             scale.push_back(1 / std::sqrt(squares / static_cast<double>(C) + eps));
@@ -42,7 +42,7 @@ TYPED_TEST(RmsNorm, ForwardDividesBySquareRootOfMeanSquare) {
           rmsnorm_forward(context, x.view(), has_delta ? delta.view() : Tensor(), w.view(Shape{C}),
                           has_delta ? sum.view() : Tensor(), y.view(), rstd.view(Shape{N}), eps);
           EXPECT_TRUE(close(y.values(), out, tolerance::elementwise<T>));
-          EXPECT_TRUE(close(rstd.values(), scale, tolerance::elementwise<T>));
+          EXPECT_TRUE(close(rstd.values(), scale, tolerance::elementwise<cpu::Wide<T>>));
           if (has_delta) {
             EXPECT_TRUE(close(sum.values(), total, tolerance::elementwise<T>));
           }
@@ -55,7 +55,8 @@ TYPED_TEST(RmsNorm, ForwardDividesBySquareRootOfMeanSquare) {
 
 TYPED_TEST(RmsNorm, SumMayLieOverX) {
   using T = TypeParam;
-  Guarded<T> x(5, 33), delta(5, 33), w(1, 33), sum(5, 33), y(5, 33), again(5, 33), rstd(1, 5);
+  Guarded<T> x(5, 33), delta(5, 33), w(1, 33), sum(5, 33), y(5, 33), again(5, 33);
+  Guarded<cpu::Wide<T>> rstd(1, 5);
   x.random(1), delta.random(2), w.random(3);
   Context context = cpu_context();
   rmsnorm_forward(context, x.view(), delta.view(), w.view(Shape{33}), sum.view(), y.view(),
@@ -87,7 +88,8 @@ TYPED_TEST(RmsNorm, BackwardAddsToDwAndMayWriteOverItsInputs) {
   constexpr int64_t N = 67, C = 131;
   Guarded<double> x64(N, C), w64(1, C), rstd64(1, N), dy64(N, C), res64(N, C), dx64(N, C), dw64(1, C),
       y64(N, C);
-  Guarded<T> x(N, C, 4), w(1, C), rstd(1, N), dy(N, C, 1), residual(N, C, 2), dx(N, C, 3), dw(1, C);
+  Guarded<cpu::Wide<T>> rstd(1, N);
+  Guarded<T> x(N, C, 4), w(1, C), dy(N, C, 1), residual(N, C, 2), dx(N, C, 3), dw(1, C);
   x.random(1), w.random(2), dy.random(3), residual.random(4), dw.fill(2), dw64.fill(2);
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t c = 0; c < C; ++c) {
@@ -99,7 +101,7 @@ TYPED_TEST(RmsNorm, BackwardAddsToDwAndMayWriteOverItsInputs) {
   rmsnorm_forward(context, x64.view(), {}, w64.view(Shape{C}), {}, y64.view(), rstd64.view(Shape{N}), eps);
   rmsnorm_backward(context, x64.view(), w64.view(Shape{C}), rstd64.view(Shape{N}), dy64.view(), res64.view(),
                    dx64.view(), dw64.view(Shape{C}));
-  for (int64_t n = 0; n < N; ++n) rstd.at(0, n) = static_cast<T>(rstd64(0, n));
+  for (int64_t n = 0; n < N; ++n) rstd.at(0, n) = static_cast<cpu::Wide<T>>(rstd64(0, n));
   rmsnorm_backward(context, x.view(), w.view(Shape{C}), rstd.view(Shape{N}), dy.view(), residual.view(),
                    dx.view(), dw.view(Shape{C}));
   EXPECT_TRUE(close(dx.values(), dx64.values(), tolerance::elementwise<T>));
@@ -116,6 +118,28 @@ TYPED_TEST(RmsNorm, BackwardAddsToDwAndMayWriteOverItsInputs) {
   EXPECT_TRUE(same_bits(dy.values(), dx.values()));
 }
 
+template <class T>
+class RmsNormNarrow : public testing::Test {};
+TYPED_TEST_SUITE(RmsNormNarrow, NarrowStorages);
+
+TYPED_TEST(RmsNormNarrow, AWideGradientOfTheWeightIsNotRounded) {
+  using T = TypeParam;
+  constexpr int64_t N = 67, C = 131;
+  Guarded<T> x(N, C, 4), w(1, C), y(N, C), dy(N, C, 1), dx(N, C, 3);
+  Guarded<float> rstd(1, N), dw(1, C);
+  x.random(1), w.random(2), dy.random(3), dw.random(4);
+  Context context = cpu_context(2);
+  rmsnorm_forward(context, x.view(), {}, w.view(Shape{C}), {}, y.view(), rstd.view(Shape{N}), eps);
+  std::vector<double> expected = dw.values();
+  for (int64_t n = 0; n < N; ++n) {
+    for (int64_t c = 0; c < C; ++c) expected[static_cast<size_t>(c)] += dy(n, c) * x(n, c) * rstd(0, n);
+  }
+  rmsnorm_backward(context, x.view(), w.view(Shape{C}), rstd.view(Shape{N}), dy.view(), {}, dx.view(),
+                   dw.view(Shape{C}));
+  EXPECT_TRUE(close(dw.values(), expected, tolerance::elementwise<float>));
+  EXPECT_TRUE(dx.intact() && dw.intact());
+}
+
 TYPED_TEST(RmsNorm, ThreadsDoNotChangeABit) {
   using T = TypeParam;
   constexpr int64_t N = 211, C = 389;
@@ -123,7 +147,8 @@ TYPED_TEST(RmsNorm, ThreadsDoNotChangeABit) {
   x.random(1), w.random(2), dy.random(3);
   std::vector<double> first[3];
   for (int threads : {1, 2, 3}) {
-    Guarded<T> y(N, C), rstd(1, N), dx(N, C), dw(1, C);
+    Guarded<T> y(N, C), dx(N, C), dw(1, C);
+    Guarded<cpu::Wide<T>> rstd(1, N);
     dw.fill(0);
     Context context = cpu_context(threads);
     rmsnorm_forward(context, x.view(), {}, w.view(Shape{C}), {}, y.view(), rstd.view(Shape{N}), eps);
@@ -138,8 +163,10 @@ TYPED_TEST(RmsNorm, ThreadsDoNotChangeABit) {
 
 TYPED_TEST(RmsNorm, HugeAndTinyRowsStayFinite) {
   using T = TypeParam;
-  for (double size : {1e-18, 1e18}) {
-    Guarded<T> x(1, 100), w(1, 100), y(1, 100), rstd(1, 1);
+  const double decades = std::is_same_v<T, Float16> ? 4 : 18;
+  for (double size : {std::pow(10, -decades), std::pow(10, decades)}) {
+    Guarded<T> x(1, 100), w(1, 100), y(1, 100);
+    Guarded<cpu::Wide<T>> rstd(1, 1);
     x.fill(size), w.fill(1);
     Context context = cpu_context();
     rmsnorm_forward(context, x.view(), {}, w.view(Shape{100}), {}, y.view(), rstd.view(Shape{1}), 1e-300);

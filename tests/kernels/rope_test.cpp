@@ -12,8 +12,7 @@ namespace {
 
 template <class T>
 class Rope : public testing::Test {};
-using Floats = testing::Types<float, double>;
-TYPED_TEST_SUITE(Rope, Floats);
+TYPED_TEST_SUITE(Rope, Storages);
 
 constexpr int64_t P = 40;
 
@@ -45,7 +44,8 @@ TYPED_TEST(Rope, RotatesHalvesOfEveryHeadAndLeavesTheRest) {
   };
   for (const Case& c : {Case{1, 1, 2, 1, 0}, Case{7, 3, 10, 5, 0}, Case{33, 2, 64, 32, 7},
                         Case{5, 3, 24, 8, 2}, Case{90, 9, 64, 32, 0}}) {
-    Guarded<T> x(c.N, c.H * c.D, c.gap), table = angles<T>(c.R);
+    Guarded<T> x(c.N, c.H * c.D, c.gap);
+    Guarded<cpu::Wide<T>> table = angles<cpu::Wide<T>>(c.R);
     x.random(1);
     std::vector<int32_t> positions = scattered_positions(c.N);
     std::vector<double> expected;
@@ -72,7 +72,9 @@ TYPED_TEST(Rope, RotatesHalvesOfEveryHeadAndLeavesTheRest) {
     EXPECT_TRUE(close(x.values(), expected, tolerance::elementwise<T>));
     EXPECT_TRUE(x.intact());
     rope(context, x.view(), ids_of(positions), cos_sin, c.D, Rotation::backward);
-    EXPECT_TRUE(close(x.values(), before, tolerance::elementwise<T>));
+    // Of 16 bits both ways are rounded, and a rotation mixes the errors of two elements.
+    const double allowed = tolerance::elementwise<T> * (cpu::is_narrow<T> ? 4 : 1);
+    EXPECT_TRUE(close(x.values(), before, allowed));
   }
 }
 
@@ -92,7 +94,8 @@ TYPED_TEST(Rope, ThreadsDoNotChangeABit) {
   using T = TypeParam;
   std::vector<double> first;
   for (int threads : {1, 2, 3}) {
-    Guarded<T> x(131, 192), table = angles<T>(32);
+    Guarded<T> x(131, 192);
+    Guarded<cpu::Wide<T>> table = angles<cpu::Wide<T>>(32);
     x.random(1);
     std::vector<int32_t> positions = scattered_positions(131);
     Context context = cpu_context(threads);

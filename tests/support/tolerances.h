@@ -6,23 +6,35 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/cpu/convert.h"
+
 namespace ptrain::tolerance {
 
 /// Spacing of the numbers of T near 1: a single rounding errs by half of it.
 template <class T>
 inline constexpr double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
+template <>
+inline constexpr double unit<BFloat16> = 0x1p-7;
+template <>
+inline constexpr double unit<Float16> = 0x1p-10;
+
+/// 16 bits are storage: the arithmetic is that of f32, whose error is given, and the result is rounded once.
+template <class T>
+constexpr double stored(double wide_error) {
+  return cpu::is_narrow<T> ? unit<T> / 2 + wide_error : wide_error;
+}
 
 /// Element-wise formulas of a few roundings, each of at most 1/2 unit, and an exp() of at most 2 units:
 /// |error| <= 8 units of the largest entry.
 template <class T>
-inline constexpr double elementwise = 8 * unit<T>;
+inline constexpr double elementwise = stored<T>(8 * unit<cpu::Wide<T>>);
 
 /// A sum of `length` products in T: rounding errors are random in sign, so they grow with the square root of
 /// the length (Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1); factor 4 for the
 /// tail. Relative to the largest entry of the result, which for random operands is a few standard deviations.
 template <class T>
 double dot(int64_t length) {
-  return 4 * unit<T> * std::sqrt(static_cast<double>(length));
+  return stored<T>(4 * unit<cpu::Wide<T>> * std::sqrt(static_cast<double>(length)));
 }
 
 /// Attention: two chained products (of lengths D and T) with a softmax between them. The error of a score
