@@ -61,7 +61,16 @@ if [ -z "$python" ]; then
   python=$(command -v python3 || echo python3)
   if [ -x "$root/.venv/bin/python" ]; then python=$root/.venv/bin/python; fi
 fi
+# Where CUDA's libraries came with Python packages, ptrain finds them there, behind what the machine itself names.
+add_python_libraries() {
+  local found
+  found=$("$python" -c 'import glob, site
+print(":".join(sorted(sum((glob.glob(base + "/nvidia/*/lib") for base in site.getsitepackages()), []))))' 2>/dev/null) || return 0
+  if [ -n "$found" ]; then export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$found"; fi
+}
+
 if [ -z "$dry_run" ]; then
+  add_python_libraries
   [ -x "$ptrain" ] || { echo "gpu: $ptrain is missing: bash launch/setup.sh $build" >&2 && exit 4; }
   nvidia-smi -L >/dev/null 2>&1 || { echo "gpu: no GPU here (nvidia-smi -L finds none); --dry-run prints what would run" >&2 && exit 4; }
   mkdir -p "$out/logs" || exit 2
