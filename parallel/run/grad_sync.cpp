@@ -4,6 +4,20 @@
 #include <cstring>
 
 namespace ptrain {
+namespace {
+
+/// Rows of bytes, in the order of the stream where there is one.
+void copy_rows(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t row_bytes,
+               int64_t rows, const Stream* stream) {
+  if (stream != nullptr)
+    return runtime::copy_async_2d(to, to_pitch, from, from_pitch, row_bytes, rows, stream->native());
+  for (int64_t row = 0; row < rows; ++row)
+    std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
+                static_cast<size_t>(row_bytes));
+}
+
+}  // namespace
+
 Tensor slice(Tensor flat, Range range) {
   return Tensor(static_cast<char*>(flat.data) + range.begin * size_bytes(flat.dtype), {range.count},
                 flat.dtype, flat.device);
@@ -38,34 +52,51 @@ GradSync::GradSync(const Workload& workload, const FlatLayout& layout, const Mes
   for (int64_t elements : staged) staging_elements_ = std::max(staging_elements_, elements);
 }
 
-void GradSync::bind(Tensor gradients, Tensor staging) {
+void GradSync::bind(Tensor gradients, Tensor staging, const Stream* stream) {
+  check((gradients.device.kind == DeviceKind::cpu) == (stream == nullptr),
+        "gradients on a device need its stream, those of a CPU none");
   gradients_ = gradients;
   staging_ = staging;
+  stream_ = stream;
+}
+
+/// The rank's box of a piece to its place in the whole piece, or back.
+void GradSync::copy_box(const ReplicatedPiece& piece, Way way) {
+  const int64_t unit = size_bytes(gradients_.dtype);
+  // Rows along the last dimension but one lie at equal distances: they go in one copy.
+  const int64_t rows = piece.box.extent.dims() < 2 ? 1 : piece.box.extent[-2];
+  const int64_t whole_pitch = piece.shape.columns() * unit, box_pitch = piece.box.extent.columns() * unit;
+  int64_t row = 0;
+  for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
+    if (row++ % rows != 0) return;
+    void* whole = staging_.at(piece.staged + global);
+    void* box = gradients_.at(piece.offset + local);
+    if (way == Way::to_staging) {
+      copy_rows(whole, whole_pitch, box, box_pitch, count * unit, rows, stream_);
+    } else {
+      copy_rows(box, box_pitch, whole, whole_pitch, count * unit, rows, stream_);
+    }
+  });
 }
 
 void GradSync::sum_replicas(int bucket) {
-  const int64_t unit = size_bytes(gradients_.dtype);
-  const auto at = [&](Tensor tensor, int64_t element) {
-    return static_cast<char*>(tensor.data) + element * unit;
-  };
   int64_t elements = 0;
   for (const ReplicatedPiece& piece : replicated_) {
-    if (piece.bucket != bucket) continue;
-    elements = std::max(elements, piece.staged + piece.shape.numel());
-    std::memset(at(staging_, piece.staged), 0, static_cast<size_t>(piece.shape.numel() * unit));
-    for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
-      std::memcpy(at(staging_, piece.staged + global), at(gradients_, piece.offset + local),
-                  static_cast<size_t>(count * unit));
-    });
+    if (piece.bucket == bucket) elements = std::max(elements, piece.staged + piece.shape.numel());
   }
   if (elements == 0) return;
-  tensor_->all_reduce(slice(staging_, {0, elements}));
+  const Tensor staged = slice(staging_, {0, elements});
+  if (stream_ != nullptr) {
+    runtime::set_async(staged.data, 0, staged.bytes(), stream_->native());
+  } else {
+    std::memset(staged.data, 0, static_cast<size_t>(staged.bytes()));
+  }
   for (const ReplicatedPiece& piece : replicated_) {
-    if (piece.bucket != bucket) continue;
-    for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
-      std::memcpy(at(gradients_, piece.offset + local), at(staging_, piece.staged + global),
-                  static_cast<size_t>(count * unit));
-    });
+    if (piece.bucket == bucket) copy_box(piece, Way::to_staging);
+  }
+  tensor_->all_reduce(staged);
+  for (const ReplicatedPiece& piece : replicated_) {
+    if (piece.bucket == bucket) copy_box(piece, Way::to_gradients);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "kernels/base/stream.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/plan/flat.h"
 
@@ -27,15 +28,18 @@ class GradSync {
 
   /// Elements of scratch that bind() wants.
   int64_t staging_elements() const { return staging_elements_; }
-  void bind(Tensor gradients, Tensor staging);
+  /// stream: where the gradients are computed; null on a CPU.
+  void bind(Tensor gradients, Tensor staging, const Stream* stream = nullptr);
 
   /// The bucket's gradients are whole on this rank: starts their sum.
   void start(int bucket);
-  /// Waits until all that was started is done.
+  /// Waits until all that was started is done; on a device it is the stream that waits.
   void finish();
 
  private:
+  enum class Way { to_staging, to_gradients };
   void sum_replicas(int bucket);
+  void copy_box(const ReplicatedPiece& piece, Way way);
 
   const FlatLayout& layout_;
   int zero_;
@@ -45,6 +49,7 @@ class GradSync {
   std::vector<ReplicatedPiece> replicated_;
   int64_t staging_elements_ = 0;
   Tensor gradients_, staging_;
+  const Stream* stream_ = nullptr;
   std::vector<Transfer> under_way_;
   std::vector<int> started_;
 };

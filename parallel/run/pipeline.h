@@ -31,21 +31,21 @@ class StageWork {
 };
 
 /// One rank's program with the transfers under way. Before an action touches a slot, whatever was sent from
-/// the same memory is done: forward waits for the slot's last activation send (on the last stage, where it
-/// also writes the gradient, for that send too), a gradient's receive and backward for its last gradient
-/// send.
+/// the same memory is done, which on a device its stream waits for and not the host: forward waits for the
+/// slot's last activation send (on the last stage, where it also writes the gradient, for that send too), a
+/// gradient's receive and backward for its last gradient send.
 class Pipeline {
  public:
   /// `program`: with slots. `pipeline`: the communicator along the pipeline axis, whose ranks are positions;
   /// null where the program has no transfers.
   Pipeline(std::vector<Action> program, Communicator* pipeline);
 
-  /// Plays the program once, top to bottom, and returns when all its transfers are done. Reductions may still
-  /// be under way.
+  /// Plays the program once, top to bottom, and returns when all its transfers are done; on a device, when
+  /// everything is enqueued and the compute stream waits for them. Reductions may still be under way.
   void run(StageWork& work);
 
   /// When each action of the last run began and ended, in seconds since its start; waiting for what
-  /// it needs lies before its begin.
+  /// it needs lies before its begin. On a device: when they were enqueued.
   const std::vector<Interval>& intervals() const { return intervals_; }
   const std::vector<Action>& program() const { return program_; }
 
