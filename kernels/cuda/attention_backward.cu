@@ -143,7 +143,7 @@ __device__ Passing passing_tiles(const BackwardCall<T>& call, const Place& place
             std::min(place.first + Shape::rows, sizes.T), range.highest};
   } else {
     const int last = last_query<Shape::threads>(sizes, place.b, place.first,
-                                                std::min(Shape::rows, sizes.T - place.first), shared);
+                                                std::min(int{Shape::rows}, sizes.T - place.first), shared);
     const int head = std::max(0, place.head * sizes.group - sizes.first_head);
     const int end = std::min(sizes.H, (place.head + 1) * sizes.group - sizes.first_head);
     return {head, std::max(0, end - head), place.first, last + 1, 0};
