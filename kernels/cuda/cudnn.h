@@ -5,11 +5,12 @@
 #include <memory>
 
 #include "kernels/ops/attention.h"
+#include "kernels/ops/libraries.h"
 
 namespace ptrain::cuda {
 
 /// The library's handle and the graphs built so far, one a shape. One a rank, owned by its libraries; null in
-/// a build without cuDNN's frontend.
+/// a build without cuDNN's frontend, or where the options ask for the own kernels.
 class CudnnAttention;
 struct DeleteCudnnAttention {
   void operator()(CudnnAttention* attention) const;
@@ -20,7 +21,7 @@ using CudnnAttentionHandle = std::unique_ptr<CudnnAttention, DeleteCudnnAttentio
 int64_t cudnn_version();
 
 /// Errors (resources): cuDNN does not start on that device.
-CudnnAttentionHandle make_cudnn_attention(Device device, bool is_deterministic);
+CudnnAttentionHandle make_cudnn_attention(Device device, const LibraryOptions& options);
 
 /// As attention_forward; false, with nothing done, where cuDNN does not serve the case: a dtype of 32 bits,
 /// heads of no multiple of 8 or too large for the architecture, documents, query heads that are not whole

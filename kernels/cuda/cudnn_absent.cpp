@@ -14,7 +14,7 @@ int64_t cudnn_version() {
   return 0;
 }
 
-CudnnAttentionHandle make_cudnn_attention(Device, bool) {
+CudnnAttentionHandle make_cudnn_attention(Device, const LibraryOptions&) {
   return nullptr;
 }
 
