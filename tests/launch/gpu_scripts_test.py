@@ -152,6 +152,7 @@ class Script(unittest.TestCase):
     def fake_machine(self, directory):
         """A GPU that nvidia-smi knows and nothing can use, and a program that always fails."""
         for name, text in (("nvidia-smi", "echo 'no GPU, a test'"), ("ptrain", "echo 'ptrain: there is no device' >&2; exit 4"),
+                           ("mpirun", "echo 'ptrain: there is no device for ranks' >&2; exit 4"),
                            ("tests/test_gpu_zero", "echo '[       OK ] A.One (1 ms)'"),
                            ("tests/test_gpu_one", "echo '[  FAILED  ] A.One (1 ms)'; echo 'it is \"broken\"' >&2; exit 1"),
                            ("tests/test_gpu_slow", "sleep 100")):
@@ -186,6 +187,7 @@ class Script(unittest.TestCase):
         self.assertEqual(cells(text, "test_gpu_one")[0], "0 passed, 1 failed, 0 skipped")
         self.assertEqual(cells(text, "test_gpu_slow")[0], "stopped after 1 s")
         self.assertIn("there is no device", cells(text, "data2", "bf16")[0])
+        self.assertIn("* ranks.data2.bf16: ptrain: there is no device for ranks", text)
         self.assertIn("* test.test_gpu_one: it is broken", text)
 
     def test_bad_arguments_and_machines_without_a_gpu_are_refused(self):
