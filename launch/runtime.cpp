@@ -22,18 +22,49 @@ log::Level level_of(Config::LogLevel level) {
 
 }  // namespace
 
+MeshComms tensor_group(Runtime& runtime) {
+  const Mesh mesh{.pipeline = 1, .data = 1, .tensor = runtime.world.size()};
+  if (runtime.context.device.kind == DeviceKind::cpu) return make_mesh_comms(runtime.world, mesh);
+  return make_device_comms(runtime.world, mesh, runtime.context.device, *runtime.context.stream,
+                           runtime.device.comms);
+}
+
 int run_on_ranks(const Arguments& arguments, Config::LogLevel level,
+                 const std::function<int(Runtime&)>& program) {
+  Config config;
+  config.device = Config::Device::cpu;
+  config.log.level = level;
+  return run_on_ranks(arguments, config, program);
+}
+
+int run_on_ranks(const Arguments& arguments, const Config& config,
                  const std::function<int(Runtime&)>& program) {
   Session session(find_launcher([&](const char* name) { return arguments.variable(name); }));
   return session.run([&] {
     Communicator& world = session.world();
-    log::configure(level_of(level), world.rank(), world.size());
+    log::configure(level_of(config.log.level), world.rank(), world.size());
+    const std::unique_ptr<Gpu> gpu = start_gpu(session, arguments, config);
+    // After the GPU has drawn the process to its cores.
     const ThreadChoice choice = threads_of_rank(arguments.variable("OMP_NUM_THREADS"), allowed_cores(),
                                                 machine_cores(), session.ranks_on_node());
-    if (!choice.warning.empty() && world.rank() == 0) log::warn("{}", choice.warning);
-    Runtime runtime{
-        .session = session, .world = world, .context = {.threads = choice.threads}, .arguments = arguments};
-    return program(runtime);
+    if (!choice.warning.empty() && world.rank() == 0 && !gpu) log::warn("{}", choice.warning);
+    RunDevice device;
+    device.context.threads = choice.threads;
+    if (gpu) {
+      device.context.device = gpu->device;
+      device.context.stream = &gpu->stream;
+      device.context.libraries = gpu->libraries.get();
+      device.comms = gpu->comms;
+    }
+    Runtime runtime{.session = session,
+                    .world = world,
+                    .device = device,
+                    .context = device.context,
+                    .arguments = arguments,
+                    .gpu = gpu.get()};
+    const int code = program(runtime);
+    if (gpu && world.rank() == 0) gpu->libraries->save();
+    return code;
   });
 }
 

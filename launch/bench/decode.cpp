@@ -3,6 +3,7 @@
 #include "launch/bench/timing.h"
 #include "parallel/comm/agree.h"
 #include "src/infer/decoder.h"
+#include "src/train/config_plan.h"
 #include "src/train/model_files.h"
 
 namespace ptrain::bench {
@@ -39,7 +40,10 @@ Report run_decode(Runtime& runtime, const LoadedConfig& loaded) {
           "--prompt-length {} and --tokens {} are more than the model's {} positions", length, count,
           spec.max_positions);
   });
-  Decoder decoder(spec, &runtime.world, runtime.context, length + count);
+  const MeshComms comms = tensor_group(runtime);
+  const Compute compute = compute_of(loaded.config, found_device(runtime.context.device));
+  Decoder decoder(spec, comms.tensor.get(), runtime.context, length + count,
+                  state_types(compute.precision).param);
   load_weights(runtime.world, *files, decoder.placed(), runtime.context, decoder.parameters());
 
   const std::vector<int32_t> prompt = made_up_prompt(length, spec.V);

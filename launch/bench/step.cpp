@@ -108,7 +108,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
   const Batches batches(rows, {.sequence_length = config.data.sequence_length, .packing = RowPacking::off},
                         {.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
                         {.shuffle = Shuffle::off});
-  Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.context);
+  Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.device);
   load_or_make_weights(runtime, config, trainer);
 
   // The first step touches memory for the first time: it is told apart from the others.

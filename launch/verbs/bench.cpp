@@ -47,7 +47,7 @@ int run_bench(const Arguments& arguments) {
   std::vector<std::string_view> required;
   if (benchmark.needs_model) required.push_back("model.path");
   const LoadedConfig loaded = load_config(arguments, required);
-  return run_on_ranks(arguments, loaded.config.log.level, [&](Runtime& runtime) {
+  return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     const bench::Report report = benchmark.run(runtime, loaded);
     if (!runtime.is_first()) return 0;
     if (arguments.has("json")) {

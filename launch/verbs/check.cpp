@@ -47,7 +47,7 @@ int check_on_ranks(Runtime& runtime, const LoadedConfig& loaded) {
           "--one-step runs on the ranks that are there: --ranks says {}, but mpirun started {}",
           request.ranks, started);
   });
-  check_run(loaded, request, runtime.world, runtime.context);
+  check_run(loaded, request, runtime.world, runtime.device);
   return 0;
 }
 
@@ -58,7 +58,7 @@ int run_check(const Arguments& arguments) {
   depth_of(arguments);
   arguments.integer("ranks", 1, 1, most_ranks);
   ranks_of_mesh(loaded.config);
-  return run_on_ranks(arguments, loaded.config.log.level,
+  return run_on_ranks(arguments, loaded.config,
                       [&](Runtime& runtime) { return check_on_ranks(runtime, loaded); });
 }
 

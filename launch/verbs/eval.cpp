@@ -13,10 +13,10 @@ namespace ptrain {
 
 int run_eval(const Arguments& arguments) {
   LoadedConfig loaded = load_config(arguments, {"model.path", "data.train"});
-  return run_on_ranks(arguments, loaded.config.log.level, [&](Runtime& runtime) {
+  return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     agreed(runtime.world, [&] { refuse_unbuilt(loaded, Scope::this_machine); });
     const std::string logits = arguments.value("logits");
-    const EvaluationReport report = evaluate_files(loaded, runtime.world, runtime.context, logits);
+    const EvaluationReport report = evaluate_files(loaded, runtime.world, runtime.device, logits);
     if (!runtime.is_first()) return 0;
     const double loss = report.evaluation.loss;
     const bool has_loss = std::isfinite(loss);

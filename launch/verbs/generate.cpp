@@ -11,6 +11,7 @@
 #include "src/infer/decoder.h"
 #include "src/infer/sampler.h"
 #include "src/train/config_check.h"
+#include "src/train/config_plan.h"
 #include "src/train/model_files.h"
 #include "src/train/weight_check.h"
 
@@ -78,8 +79,11 @@ int generate(Runtime& runtime, const LoadedConfig& loaded) {
   const Arguments& arguments = runtime.arguments;
   Task task;
   agreed(runtime.world, [&] { task = prepare(arguments, loaded, runtime.world.size()); });
-  Decoder decoder(task.spec, &runtime.world, runtime.context,
-                  static_cast<int64_t>(task.prompt.size()) + task.count);
+  const MeshComms comms = tensor_group(runtime);
+  const Compute compute = compute_of(loaded.config, found_device(runtime.context.device));
+  Decoder decoder(task.spec, comms.tensor.get(), runtime.context,
+                  static_cast<int64_t>(task.prompt.size()) + task.count,
+                  state_types(compute.precision).param);
   load_weights(runtime.world, *task.weights, decoder.placed(), runtime.context, decoder.parameters());
   Sampler sampler(task.sampling);
   const std::set<int32_t> ends(task.text.eos_ids.begin(), task.text.eos_ids.end());
@@ -110,8 +114,7 @@ int run_generate(const Arguments& arguments) {
   const double temperature = arguments.number("temperature", 0), top_p = arguments.number("top-p", 1);
   check(temperature >= 0, ExitCode::usage, "--temperature {}: must not be negative", temperature);
   check(top_p > 0 && top_p <= 1, ExitCode::usage, "--top-p {}: must be above 0 and at most 1", top_p);
-  return run_on_ranks(arguments, loaded.config.log.level,
-                      [&](Runtime& runtime) { return generate(runtime, loaded); });
+  return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) { return generate(runtime, loaded); });
 }
 
 }  // namespace ptrain

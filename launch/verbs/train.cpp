@@ -23,20 +23,22 @@ void listen_for_stop() {
 
 int run_train(const Arguments& arguments) {
   const LoadedConfig loaded = load_config(arguments, required_keys());
-  return run_on_ranks(arguments, loaded.config.log.level, [&](Runtime& runtime) {
+  return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     listen_for_stop();
     const char* job = arguments.variable("SLURM_JOB_ID");
-    const ExitCode code = run_training(loaded, {.world = runtime.world,
-                                                .context = runtime.context,
-                                                .hosts = runtime.session.hosts(),
-                                                .job = job == nullptr ? "" : job,
-                                                .peak_flops = measured_peak(runtime),
-                                                .say =
-                                                    [](std::string_view line) {
-                                                      fmt::print("{}\n", line);
-                                                      std::fflush(stdout);
-                                                    },
-                                                .is_stop_wanted = [] { return is_stop_signalled != 0; }});
+    const ExitCode code =
+        run_training(loaded, {.world = runtime.world,
+                              .device = runtime.device,
+                              .banner = runtime.gpu ? runtime.gpu->banner : std::vector<std::string>{},
+                              .hosts = runtime.session.hosts(),
+                              .job = job == nullptr ? "" : job,
+                              .peak_flops = measured_peak(runtime),
+                              .say =
+                                  [](std::string_view line) {
+                                    fmt::print("{}\n", line);
+                                    std::fflush(stdout);
+                                  },
+                              .is_stop_wanted = [] { return is_stop_signalled != 0; }});
     return static_cast<int>(code);
   });
 }

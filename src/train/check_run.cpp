@@ -89,8 +89,8 @@ int64_t bytes_of(const Tensor& tensor) {
 class RunCheck {
  public:
   RunCheck(const LoadedConfig& loaded, const CheckRequest& request, Communicator& world,
-           const Context& context)
-      : loaded_(loaded), config_(loaded.config), request_(request), world_(world), context_(context) {}
+           const RunDevice& device)
+      : loaded_(loaded), config_(loaded.config), request_(request), world_(world), device_(device) {}
 
   void go();
 
@@ -116,7 +116,7 @@ class RunCheck {
   const Config& config_;
   const CheckRequest& request_;
   Communicator& world_;
-  Context context_;
+  RunDevice device_;
   ModelSpec spec_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;  // of a model that is not drawn at random
@@ -139,7 +139,7 @@ void RunCheck::judge_configuration() {
 void RunCheck::look_at_model() {
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
-    plan_ = plan_of(config_, spec_, request_.ranks, compute_of(config_, found_device(context_.device)),
+    plan_ = plan_of(config_, spec_, request_.ranks, compute_of(config_, found_device(device_.context.device)),
                     request_.source);
   });
   say("model           {}: {}, {} parameters", config_.model.path, spec_.family,
@@ -191,11 +191,11 @@ void RunCheck::say_plan() const {
 void RunCheck::look_at_data() {
   const fs::path cache = fs::path(config_.output) / "data";
   training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, plan_->mesh.data,
-                            true, cache, context_.threads, world_);
+                            true, cache, device_.context.threads, world_);
   count(training_, "data.train");
   if (!config_.data.validation.empty()) {
     validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_,
-                                plan_->mesh.data, false, cache, context_.threads, world_);
+                                plan_->mesh.data, false, cache, device_.context.threads, world_);
     count(validation_, "data.validation");
   }
   const int64_t steps = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
@@ -260,7 +260,7 @@ void RunCheck::show_rows(const RunData& data) const {
                                  .key = "data.train",
                                  .vocabulary_size = spec_.V,
                                  .cache_directory = {},
-                                 .threads = context_.threads};
+                                 .threads = device_.context.threads};
     const int64_t most = std::min(shown_rows, data.dataset->size());
     for (const ShownDocument& shown : first_documents(options, encoder_->encoding(), most)) {
       text += shortened(show(shown, encoder_->tokenizer.get()));
@@ -271,7 +271,7 @@ void RunCheck::show_rows(const RunData& data) const {
 }
 
 void RunCheck::take_a_step() {
-  Trainer trainer(spec_, config_.optimizer, *plan_, world_, context_);
+  Trainer trainer(spec_, config_.optimizer, *plan_, world_, device_);
   const double begin_s = now_s();
   if (weights_) {
     load_weights(world_, *weights_, trainer);
@@ -343,8 +343,8 @@ void RunCheck::go() {
 }  // namespace
 
 void check_run(const LoadedConfig& loaded, const CheckRequest& request, Communicator& world,
-               const Context& context) {
-  RunCheck(loaded, request, world, context).go();
+               const RunDevice& device) {
+  RunCheck(loaded, request, world, device).go();
 }
 
 }  // namespace ptrain

@@ -5,9 +5,9 @@
 #include <functional>
 #include <string_view>
 
-#include "kernels/ops/context.h"
 #include "parallel/comm/communicator.h"
 #include "src/train/config_load.h"
+#include "src/train/run_device.h"
 
 namespace ptrain {
 
@@ -28,6 +28,6 @@ struct CheckRequest {
 /// A collective over the ranks that check, which need not be as many as the run's. Errors: those of the run,
 /// with its exit codes. Leaves nothing behind but the cache of tokens that the run will use.
 void check_run(const LoadedConfig& loaded, const CheckRequest& request, Communicator& world,
-               const Context& context);
+               const RunDevice& device);
 
 }  // namespace ptrain

@@ -95,7 +95,7 @@ int64_t longest(const DocumentSource& source) {
 
 }  // namespace
 
-EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world, const Context& context,
+EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world, const RunDevice& device,
                                 const std::string& logits_file) {
   Config config = loaded.config;
   ModelSpec spec;
@@ -114,7 +114,7 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   const auto dataset = open_dataset({.files = config.data.train,
                                      .key = "data.train",
                                      .vocabulary_size = spec.V,
-                                     .threads = context.threads},
+                                     .threads = device.context.threads},
                                     encoder->encoding(), world);
   if (!loaded.is_set("data.sequence_length"))
     config.data.sequence_length = std::min(spec.max_positions, longest(*dataset));
@@ -123,7 +123,8 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   std::optional<Plan> plan;
   std::optional<Batches> rows;
   agreed(world, [&] {
-    plan = plan_of(config, spec, world.size(), compute_of(config, found_device(context.device)), "there are");
+    plan = plan_of(config, spec, world.size(), compute_of(config, found_device(device.context.device)),
+                   "there are");
     rows.emplace(
         *dataset, row_rules(config.data),
         BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
@@ -131,7 +132,7 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   });
   const Batches& batches = *rows;
 
-  Trainer trainer(spec, config.optimizer, *plan, world, context, Pass::evaluate);
+  Trainer trainer(spec, config.optimizer, *plan, world, device, Pass::evaluate);
   load_weights(world, *directory, trainer.stage().placed(), trainer.stage().context(),
                trainer.stage().parameters());
   const int64_t steps = batches.steps_per_epoch(0);

@@ -17,7 +17,7 @@ struct EvaluationReport {
 /// it is not set, becomes min(the model's positions, the longest row); batch.global, where it is not set,
 /// what the grid needs. `logits_file` not empty: rank 0 writes it, a safetensors file of logits.<row> (T, V)
 /// f32, rows from 0 in file order, T the row's own length.
-EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world, const Context& context,
+EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world, const RunDevice& device,
                                 const std::string& logits_file);
 
 }  // namespace ptrain

@@ -10,6 +10,7 @@
 #include "parallel/comm/agree.h"
 #include "src/train/config_check.h"
 #include "src/train/config_write.h"
+#include "src/train/device_check.h"
 #include "src/train/metrics.h"
 #include "src/train/model_files.h"
 #include "src/train/resume.h"
@@ -128,7 +129,7 @@ void Run::read_model() {
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
     plan_ = plan_of(config_, spec_, world_.size(),
-                    compute_of(config_, found_device(environment_.context.device)));
+                    compute_of(config_, found_device(environment_.device.context.device)));
     if (config_.model.init == Config::Init::pretrained) {
       weights_ = HfDir::open(config_.model.path);
       const std::vector<std::string> unused = check_weights(spec_, *weights_);
@@ -143,10 +144,10 @@ void Run::open_data() {
   const fs::path cache = output_ / "data";
   const int data = plan_->mesh.data;
   training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, data, true, cache,
-                            environment_.context.threads, world_);
+                            environment_.device.context.threads, world_);
   if (!config_.data.validation.empty()) {
     validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_, data,
-                                false, cache, environment_.context.threads, world_);
+                                false, cache, environment_.device.context.threads, world_);
   }
   steps_ = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
   const PackingCounts counts = training_.batches->counts();
@@ -157,7 +158,10 @@ void Run::open_data() {
 }
 
 void Run::build_trainer() {
-  trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.context);
+  if (is_first())
+    for (const std::string& line : environment_.banner) log::info("{}", line);
+  check_memory(world_, *plan_, environment_.device);
+  trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.device);
   progress_ = {.steps = steps_,
                .flops_per_token = training_flops_per_token(spec_, config_.data.sequence_length),
                .peak_flops = environment_.peak_flops};

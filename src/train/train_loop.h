@@ -6,17 +6,19 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "kernels/ops/context.h"
 #include "parallel/comm/communicator.h"
 #include "src/train/config_load.h"
+#include "src/train/run_device.h"
 
 namespace ptrain {
 
 /// What a run gets from the process that it runs in.
 struct RunEnvironment {
   Communicator& world;
-  Context context;
+  RunDevice device;
+  std::vector<std::string> banner = {};       // lines for the start of the log: who computes where
   std::span<const std::string> hosts = {};    // of each rank; empty = not known
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU

@@ -6,6 +6,7 @@
 
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
+#include "parallel/plan/launch_order.h"
 #include "src/model/host_flat.h"
 #include "src/train/lr.h"
 
@@ -22,6 +23,15 @@ constexpr Range sums_range{0, 2}, scale_range{2, 1};
 
 Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
   return comm != nullptr && comm->size() > 1 ? comm.get() : nullptr;
+}
+
+/// Communicators for tensors where the run computes. The order in which GPUs start their communication is
+/// checked over all ranks before there is any.
+MeshComms comms_for(Communicator& world, const Plan& plan, const RunDevice& device) {
+  if (device.context.device.kind == DeviceKind::cpu) return make_mesh_comms(world, plan.mesh);
+  DeviceCommOptions options = device.comms;
+  options.edges = transfer_edges(plan);
+  return make_device_comms(world, plan.mesh, device.context.device, *device.context.stream, options);
 }
 
 /// Forwards of every micro-batch and their transfers; slots in turn, since nothing waits for a backward.
@@ -103,15 +113,14 @@ class Trainer::Work : public StageWork {
 };
 
 Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
-                 const Context& context, Pass use)
+                 const RunDevice& device, Pass use)
     : spec_(spec),
       rules_(rules),
       plan_(std::move(plan)),
-      world_(world),
       rank_(world.rank()),
-      context_(context),
-      comms_(make_mesh_comms(world, plan_.mesh)),
-      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context, use),
+      context_(device.context),
+      comms_(comms_for(world, plan_, device)),
+      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context_, use),
       sync_(plan_.workload, stage_.layout(), plan_.mesh, plan_.parallel.zero, coordinate().data,
             unless_alone(comms_.tensor), unless_alone(comms_.data)),
       optimizer_(stage_.layout(), stage_.placed(), plan_.parallel.zero, coordinate().data),
@@ -133,8 +142,8 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   };
   int64_t bytes = 0;
   grant(add_up(bytes));
-  arena_ = Arena(bytes, context.device);
-  host_scalars_ = Buffer::staging(num_scalars * size_bytes(DType::f64), context.device);
+  arena_ = Arena(bytes, context_.device);
+  host_scalars_ = Buffer::staging(num_scalars * size_bytes(DType::f64), context_.device);
   grant(take_from(arena_, ""));
   // The plan that was printed is the run that happens, to the byte.
   if (use == Pass::train) {
@@ -232,7 +241,7 @@ void Trainer::sum_up(Pass pass) {
   fill(context_, scalars_, 0);
   if (stage_.loss() && coordinate().tensor == 0) copy(context_, stage_.loss(), slice(scalars_, {0, 1}));
   if (pass == Pass::train) optimizer_.sum_of_squares(context_, stage_.gradients(), slice(scalars_, {1, 1}));
-  world_.all_reduce(slice(scalars_, sums_range));
+  comms_.world->all_reduce(slice(scalars_, sums_range));
 }
 
 std::span<const double> Trainer::read_scalars() {

@@ -16,6 +16,7 @@
 #include "src/train/loss_scale.h"
 #include "src/train/metrics.h"
 #include "src/train/optimizer.h"
+#include "src/train/run_device.h"
 
 namespace ptrain {
 
@@ -32,9 +33,9 @@ using LogitsOf = std::function<void(int64_t step, int micro, Tensor logits)>;
 class Trainer {
  public:
   /// Every rank of `world` calls, with the same plan; allocates everything that step() needs, or evaluate()
-  /// alone.
+  /// alone. Errors: resources, where a GPU has not as much memory as the plan wants.
   Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan plan, Communicator& world,
-          const Context& context, Pass use = Pass::train);
+          const RunDevice& device, Pass use = Pass::train);
   ~Trainer();
 
   /// Step `step` (from 1) of `steps` with its rows of `batches`.
@@ -68,7 +69,6 @@ class Trainer {
   ModelSpec spec_;
   Config::Optimizer rules_;
   Plan plan_;
-  Communicator& world_;
   int rank_;
   Context context_;
   MeshComms comms_;
