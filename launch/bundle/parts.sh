@@ -24,7 +24,7 @@ link_program() {  # build program
   command=$(ninja -C "$build" -t commands ptrain 2>/dev/null | tail -1)
   for word in $command; do
     case $word in
-      -Wl,-rpath,*) continue ;;
+      -Wl,-rpath,* | \'-Wl,-rpath,*) continue ;;
       */libhdf5*_hl.so | */libhdf5*.so)
         archive=${word%.so}.a
         if [ -f "$archive" ]; then word=$archive; fi
