@@ -12,19 +12,22 @@
 namespace ptrain::cpu {
 namespace {
 
-template <class T>
+template <class S>
 struct ForwardTile {
+  using T = Wide<S>;
   alignas(64) T queries[max_head_size * tile];  // (D, tile)
   alignas(64) T out[max_head_size * tile];      // (D, tile), not yet divided by the sums
   alignas(64) T scores[tile * tile];            // (keys, tile)
   alignas(64) T largest[tile];                  // of the scaled scores so far
   alignas(64) T shrink[tile];
   alignas(64) double sums[tile];  // of exp(score - largest) so far
+  WideRows<S> room;
 };
 
 /// scores: raw products in, exp(scale * score - largest) out; largest, sums and out follow.
-template <class T>
-void softmax_step(ForwardTile<T>& x, int64_t keys, int64_t D, T scale) {
+template <class S>
+void softmax_step(ForwardTile<S>& x, int64_t keys, int64_t D, Wide<S> scale) {
+  using T = Wide<S>;
   T before[tile], shift[tile], sum[tile];
   for (int64_t i = 0; i < tile; ++i) before[i] = shift[i] = x.largest[i];
   for (int64_t s = 0; s < keys; ++s) {
@@ -62,24 +65,25 @@ void softmax_step(ForwardTile<T>& x, int64_t keys, int64_t D, T scale) {
   for (int64_t i = 0; i < tile; ++i) x.sums[i] += static_cast<double>(sum[i]);
 }
 
-template <class T>
-void forward_tile(const AttentionDims& dims, const QueryTile& queries, Head<const T> q, Head<const T> k,
-                  Head<const T> v, Head<T> out, T* lse) {
+template <class S>
+void forward_tile(const AttentionDims& dims, const QueryTile& queries, Head<const S> q, Head<const S> k,
+                  Head<const S> v, Head<S> out, Wide<S>* lse) {
+  using T = Wide<S>;
   const int64_t D = dims.D;
-  ForwardTile<T> x;
+  ForwardTile<S> x;
   // 1. Start of the running maximum, sum and output.
-  copy_transposed(queries, q, D, x.queries);
   std::fill_n(x.out, D * tile, T{0});
   std::fill_n(x.largest, tile, -std::numeric_limits<T>::infinity());
   std::fill_n(x.sums, tile, 0.0);
+  copy_transposed(queries, wide_rows(q, queries.first, queries.count, D, x.room), D, x.queries);
   // 2. Every tile of keys that some query sees.
   for (int64_t key = queries.begin_key(); key < queries.end_key(); key += tile) {
     const int64_t keys = std::min(tile, queries.end_key() - key);
-    multiply_scores(queries, k, key, keys, D, x.queries, x.scores);
+    multiply_scores(queries, wide_rows(k, key, keys, D, x.room), key, keys, D, x.queries, x.scores);
     if (queries.is_cut(key, keys))
       mask_scores(queries, key, keys, -std::numeric_limits<T>::infinity(), x.scores);
     softmax_step(x, keys, D, static_cast<T>(dims.scale));
-    accumulate_rows(queries, v, key, keys, D, x.scores, x.out);
+    accumulate_rows(queries, wide_rows(v, key, keys, D, x.room), key, keys, D, x.scores, x.out);
   }
   // 3. Division by the sums, transposed back.
   T factors[tile] = {};
@@ -91,7 +95,7 @@ void forward_tile(const AttentionDims& dims, const QueryTile& queries, Head<cons
 #pragma omp simd
     for (int64_t i = 0; i < tile; ++i) x.out[d * tile + i] *= factors[i];
   }
-  transpose<T>(x.out, tile, D, queries.count, out.row(queries.first), out.stride);
+  store_transposed<S>(queries, x.out, D, out, x.queries);
 }
 
 }  // namespace
@@ -101,16 +105,16 @@ void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Te
   check(dims.D <= max_head_size, ExitCode::usage,
         "attention on a CPU has heads of at most {} elements, the model has {}", int64_t{max_head_size},
         dims.D);
-  with_float(q.dtype, [&]<class T>() {
+  with_storage(q.dtype, [&]<class S>() {
     const int32_t* start = document_start.as<int32_t>();
-    T* sums = lse.as<T>();
+    Wide<S>* sums = lse.as<Wide<S>>();
     const int64_t tiles = (dims.T + tile - 1) / tile, heads = dims.B * dims.H;
     parallel_tasks(context.threads, tiles * heads, [&](int64_t task) {
       // The last tile of queries has the most keys: longest tasks first.
       const int64_t b = task % heads / dims.H, h = task % dims.H, kv = kv_head_of(dims, h);
       const QueryTile queries(dims, start, b, (tiles - 1 - task / heads) * tile);
-      forward_tile<T>(dims, queries, head_of<const T>(dims, q, b, h), head_of<const T>(dims, k, b, kv),
-                      head_of<const T>(dims, v, b, kv), head_of<T>(dims, out, b, h),
+      forward_tile<S>(dims, queries, head_of<const S>(dims, q, b, h), head_of<const S>(dims, k, b, kv),
+                      head_of<const S>(dims, v, b, kv), head_of<S>(dims, out, b, h),
                       sums + (b * dims.H + h) * dims.T);
     });
   });

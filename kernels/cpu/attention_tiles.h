@@ -39,6 +39,36 @@ Head<T> head_of(const AttentionDims& dims, Tensor x, int64_t b, int64_t h) {
   return {x.as<T>() + b * dims.T * x.row_stride + h * dims.D, x.row_stride};
 }
 
+/// Room for one tile of widened rows.
+template <class S>
+struct WideRows {
+  alignas(64) Wide<S> data[is_narrow<S> ? tile * max_head_size : 1];
+};
+
+/// Rows first .. first + count - 1 of a head as numbers of the arithmetic: where they lie, or widened.
+template <class S>
+Head<const Wide<S>> wide_rows(Head<const S> head, int64_t first, int64_t count, int64_t D,
+                              WideRows<S>& room) {
+  if constexpr (!is_narrow<S>) {
+    return {head.row(first), head.stride};
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      const S* from = head.row(first + i);
+      float* to = room.data + i * D;
+#pragma omp simd
+      for (int64_t d = 0; d < D; ++d) to[d] = widen(from[d]);
+    }
+    return {room.data, D};
+  }
+}
+
+/// A head's row = numbers of the arithmetic, rounded.
+template <class S>
+void store_row(const Wide<S>* from, int64_t D, S* to) {
+#pragma omp simd
+  for (int64_t d = 0; d < D; ++d) to[d] = convert<S>(from[d]);
+}
+
 /// The queries first .. first + count - 1 and what they see. Query i of the tile sees keys
 /// first_key[i] .. last_key[i]; lanes beyond count see nothing.
 struct QueryTile {
@@ -87,12 +117,23 @@ void mask_scores(const QueryTile& queries, int64_t key, int64_t keys, T value, T
   }
 }
 
-/// to: (D, tile) = the head's rows of that tile, transposed; missing queries are zeros.
+/// to: (D, tile) = the rows of the tile's queries, transposed; missing queries are zeros.
 template <class T>
-void copy_transposed(const QueryTile& queries, Head<const T> from, int64_t D, T* to) {
-  transpose(from.row(queries.first), from.stride, queries.count, D, to, tile);
+void copy_transposed(const QueryTile& queries, Head<const T> rows, int64_t D, T* to) {
+  transpose(rows.data, rows.stride, queries.count, D, to, tile);
   if (queries.count == tile) return;
   for (int64_t d = 0; d < D; ++d) std::fill(to + d * tile + queries.count, to + (d + 1) * tile, T{0});
+}
+
+/// The head's rows of the tile's queries = from: (D, tile), transposed.   room: (tile, D) scratch
+template <class S>
+void store_transposed(const QueryTile& queries, const Wide<S>* from, int64_t D, Head<S> to, Wide<S>* room) {
+  if constexpr (!is_narrow<S>) {
+    transpose(from, tile, D, queries.count, to.row(queries.first), to.stride);
+  } else {
+    transpose(from, tile, D, queries.count, room, D);
+    for (int64_t i = 0; i < queries.count; ++i) store_row(room + i * D, D, to.row(queries.first + i));
+  }
 }
 
 /// The tile of queries is a few blocks of lanes; calls body(first lane, keys) for each block, where the
@@ -105,23 +146,24 @@ void for_lane_blocks(const QueryTile& queries, int64_t key, int64_t keys, const 
   }
 }
 
-/// scores: (keys, tile) = rows of the head times queries (D, tile), where a query may see the key.
+/// scores: (keys, tile) = rows of the keys from `key` on times queries (D, tile), where a query may see the
+/// key.
 template <class T>
-void multiply_scores(const QueryTile& queries, Head<const T> head, int64_t key, int64_t keys, int64_t D,
+void multiply_scores(const QueryTile& queries, Head<const T> rows, int64_t key, int64_t keys, int64_t D,
                      const T* columns, T* scores) {
   for_lane_blocks<T>(queries, key, keys, [&](int64_t lane, int64_t count) {
-    small_gemm<Write::overwrite, T>(count, 2 * lanes<T>, D, {head.row(key), head.stride, 1}, columns + lane,
-                                    tile, scores + lane, tile);
+    small_gemm<Write::overwrite, T>(count, 2 * lanes<T>, D, {rows.data, rows.stride, 1}, columns + lane, tile,
+                                    scores + lane, tile);
   });
 }
 
-/// sums: (D, tile) += rows of the head, transposed, times weights (keys, tile), where a query may see the
-/// key.
+/// sums: (D, tile) += rows of the keys from `key` on, transposed, times weights (keys, tile), where a query
+/// may see the key.
 template <class T>
-void accumulate_rows(const QueryTile& queries, Head<const T> head, int64_t key, int64_t keys, int64_t D,
+void accumulate_rows(const QueryTile& queries, Head<const T> rows, int64_t key, int64_t keys, int64_t D,
                      const T* weights, T* sums) {
   for_lane_blocks<T>(queries, key, keys, [&](int64_t lane, int64_t count) {
-    small_gemm<Write::accumulate, T>(D, 2 * lanes<T>, count, {head.row(key), 1, head.stride}, weights + lane,
+    small_gemm<Write::accumulate, T>(D, 2 * lanes<T>, count, {rows.data, 1, rows.stride}, weights + lane,
                                      tile, sums + lane, tile);
   });
 }

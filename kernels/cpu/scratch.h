@@ -34,7 +34,8 @@ constexpr int64_t gemm_scratch_bytes(const ScratchSizes& sizes) {
   return widened_slots * widened_block_bytes(side);
 }
 
-/// Gradients of keys and values of one head in f32, (T, D) each, for as many heads as work at a time.
+/// attention_backward: gradients of keys and values of one head in f32, (T, D) each, for as many heads as
+/// work at a time.
 constexpr int64_t attention_slot_bytes(int64_t T, int64_t D) {
   return 2 * T * D * size_bytes(DType::f32);
 }
@@ -42,7 +43,7 @@ constexpr int64_t attention_scratch_bytes(const ScratchSizes& sizes) {
   return std::min(sizes.B * sizes.K, widened_slots) * attention_slot_bytes(sizes.T, sizes.D);
 }
 
-/// Row numbers of an embedding's gradient, sorted by id.
+/// embedding_backward: pairs of row numbers, sorted by id.
 constexpr int64_t embedding_scratch_bytes(const ScratchSizes& sizes) {
   return sizes.N * size_bytes(DType::i64);
 }

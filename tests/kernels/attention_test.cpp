@@ -38,20 +38,23 @@ struct Operands {
   }
   std::vector<double> results() const {
     std::vector<double> all;
-    for (const Guarded<T>* x : {&out, &lse, &dq, &dk, &dv}) {
-      const std::vector<double> values = x->values();
+    for (const std::vector<double>& values :
+         {out.values(), lse.values(), delta.values(), dq.values(), dk.values(), dv.values()}) {
       all.insert(all.end(), values.begin(), values.end());
     }
     return all;
   }
 
-  Guarded<T> q, k, v, out, lse, dout, delta, dq, dk, dv;
+  Guarded<T> q, k, v, out;
+  Guarded<cpu::Wide<T>> lse;
+  Guarded<T> dout;
+  Guarded<cpu::Wide<T>> delta;
+  Guarded<T> dq, dk, dv;
 };
 
 template <class T>
 class Attention : public testing::Test {};
-using Floats = testing::Types<float, double>;
-TYPED_TEST_SUITE(Attention, Floats);
+TYPED_TEST_SUITE(Attention, Storages);
 
 TYPED_TEST(Attention, ForwardAndBackwardAgreeWithTheWholeMatrix) {
   using T = TypeParam;
@@ -63,9 +66,10 @@ TYPED_TEST(Attention, ForwardAndBackwardAgreeWithTheWholeMatrix) {
       Context context = cpu_context(2);
       x.forward(context, c.dims, starts);
       x.backward(context, c.dims, starts);
-      const double allowed = tolerance::attention<T>(c.dims.D, c.dims.T);
-      EXPECT_TRUE(close(x.out.values(), oracle.out, allowed)) << c.name;
-      EXPECT_TRUE(close(x.lse.values(), oracle.lse, allowed)) << c.name;
+      const double allowed = tolerance::attention_backward<T>(c.dims.D, c.dims.T);
+      EXPECT_TRUE(close(x.out.values(), oracle.out, tolerance::attention<T>(c.dims.D, c.dims.T))) << c.name;
+      EXPECT_TRUE(close(x.lse.values(), oracle.lse, tolerance::attention<cpu::Wide<T>>(c.dims.D, c.dims.T)))
+          << c.name;
       EXPECT_TRUE(close(x.delta.values(), oracle.delta, allowed)) << c.name;
       EXPECT_TRUE(close(x.dv.values(), oracle.dv, allowed)) << c.name;
       // Documents of one token have no gradient by q and k: only rounding is left of it.
@@ -75,12 +79,13 @@ TYPED_TEST(Attention, ForwardAndBackwardAgreeWithTheWholeMatrix) {
         EXPECT_TRUE(close(x.dq.values(), oracle.dq, allowed)) << c.name;
         EXPECT_TRUE(close(x.dk.values(), oracle.dk, allowed)) << c.name;
       } else {
-        for (double g : x.dq.values()) EXPECT_NEAR(g, 0, 100 * tolerance::unit<T>) << c.name;
-        for (double g : x.dk.values()) EXPECT_NEAR(g, 0, 100 * tolerance::unit<T>) << c.name;
+        for (double g : x.dq.values()) EXPECT_NEAR(g, 0, 100 * tolerance::unit<cpu::Wide<T>>) << c.name;
+        for (double g : x.dk.values()) EXPECT_NEAR(g, 0, 100 * tolerance::unit<cpu::Wide<T>>) << c.name;
       }
-      for (const Guarded<T>* written : {&x.out, &x.lse, &x.delta, &x.dq, &x.dk, &x.dv}) {
+      for (const Guarded<T>* written : {&x.out, &x.dq, &x.dk, &x.dv}) {
         EXPECT_TRUE(written->intact()) << c.name;
       }
+      EXPECT_TRUE(x.lse.intact() && x.delta.intact()) << c.name;
     }
   }
 }
@@ -101,6 +106,26 @@ TYPED_TEST(Attention, ThreadsAndRepetitionDoNotChangeABit) {
   }
 }
 
+template <class T>
+class AttentionNarrow : public testing::Test {};
+TYPED_TEST_SUITE(AttentionNarrow, NarrowStorages);
+
+TYPED_TEST(AttentionNarrow, ScratchForOneHeadIsEnoughAndForNoneIsRefused) {
+  using T = TypeParam;
+  const AttentionCase c{"heads", {2, 70, 6, 3, 8, 2, 0, 0.3, 0}, {30, 7, 41}};
+  std::vector<int32_t> starts = document_starts(c);
+  Operands<T> x(c.dims, 1), y(c.dims, 1);
+  Context context = cpu_context(3);
+  x.forward(context, c.dims, starts);
+  x.backward(context, c.dims, starts);
+  context.scratch.shape = Shape{2 * 70 * 8 * 4};
+  y.forward(context, c.dims, starts);
+  y.backward(context, c.dims, starts);
+  EXPECT_TRUE(same_bits(x.results(), y.results()));
+  context.scratch = {};
+  EXPECT_THROW(y.backward(context, c.dims, starts), Error);
+}
+
 TYPED_TEST(Attention, LargeScoresNeitherOverflowNorLoseRows) {
   using T = TypeParam;
   AttentionCase c{"large", {1, 70, 1, 1, 8, 1, 0, 1.0, 0}, {}};
@@ -111,10 +136,12 @@ TYPED_TEST(Attention, LargeScoresNeitherOverflowNorLoseRows) {
   Context context = cpu_context();
   x.forward(context, c.dims, starts);
   x.backward(context, c.dims, starts);
-  // tolerance::attention is for scores up to 8; the error of a score grows with it.
-  const double allowed = 100 * tolerance::attention<T>(8, 70);
+  // tolerance::attention is for scores up to 8; the error of a score grows with it. Where one key takes all,
+  // gradients are small differences of dp and delta, and the rounding of a 16-bit out weighs more in delta.
+  const double allowed = tolerance::stored<T>(100 * tolerance::attention<cpu::Wide<T>>(8, 70)) +
+                         (cpu::is_narrow<T> ? 4 * tolerance::unit<T> : 0);
   EXPECT_TRUE(close(x.out.values(), oracle.out, allowed));
-  EXPECT_TRUE(close(x.lse.values(), oracle.lse, tolerance::attention<T>(8, 70)));
+  EXPECT_TRUE(close(x.lse.values(), oracle.lse, tolerance::attention<cpu::Wide<T>>(8, 70)));
   EXPECT_TRUE(close(x.dq.values(), oracle.dq, allowed));
   EXPECT_TRUE(close(x.dk.values(), oracle.dk, allowed));
   EXPECT_TRUE(close(x.dv.values(), oracle.dv, allowed));

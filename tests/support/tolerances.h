@@ -41,7 +41,16 @@ double dot(int64_t length) {
 /// enters the exponent, where it is absolute: scores of size up to 8 lose 8 units a product.
 template <class T>
 double attention(int64_t D, int64_t T_length) {
-  return 8 * dot<T>(D) + dot<T>(T_length);
+  using Wide = cpu::Wide<T>;
+  return stored<T>(8 * dot<Wide>(D) + dot<Wide>(T_length));
+}
+
+/// Gradients of attention: delta = out . dout reads an output of 16 bits, whose roundings have random signs
+/// and leave half a unit of the largest delta; that enters the gradients by q and k as a second error of the
+/// size of a rounding, and twice that is its tail.
+template <class T>
+double attention_backward(int64_t D, int64_t T_length) {
+  return attention<T>(D, T_length) + (cpu::is_narrow<T> ? unit<T> : 0);
 }
 
 /// Central differences in f64 with step h: truncation h^2 f''' / 6 plus rounding unit * f / h; with h = 1e-5
