@@ -1,0 +1,100 @@
+// What a trainer communicates in a step, communicator by communicator, is what the plan's launches say.
+#include "parallel/plan/launch_order.h"
+
+#include <gtest/gtest.h>
+
+#include "parallel/comm/recording_comm.h"
+#include "tests/support/curve.h"
+#include "tests/support/ranks.h"
+
+namespace ptrain {
+namespace {
+
+/// "all_gather 1024" or "send 64 to 1 lane 0": what a call and a launch have in common.
+std::string text_of(const Call& call) {
+  const int64_t bytes = call.count * size_bytes(call.dtype);
+  if (call.kind != CommKind::point_to_point) return fmt::format("{} {}", name_of(call.kind), bytes);
+  return fmt::format("{} {} {} lane {}", call.is_receive ? "receive" : "send", bytes, call.peer,
+                     static_cast<int>(call.lane));
+}
+
+std::string text_of(const Launch& launch) {
+  switch (launch.kind) {
+    case LaunchKind::all_reduce:
+      return fmt::format("all_reduce {}", launch.bytes);
+    case LaunchKind::all_gather:
+      return fmt::format("all_gather {}", launch.bytes);
+    case LaunchKind::reduce_scatter:
+      return fmt::format("reduce_scatter {}", launch.bytes);
+    default:
+      return fmt::format("{} {} {} lane {}", name_of(launch.kind), launch.bytes, launch.peer,
+                         static_cast<int>(launch.wire) - static_cast<int>(Wire::activation));
+  }
+}
+
+/// Calls that a device would launch: counts of tokens stay on the host.
+std::vector<std::string> called(const Communicator& comm) {
+  std::vector<std::string> texts;
+  for (const Call& call : dynamic_cast<const RecordingCommunicator&>(comm).calls()) {
+    if (call.dtype != DType::i64) texts.push_back(text_of(call));
+  }
+  return texts;
+}
+
+std::vector<std::string> planned(const std::vector<Launch>& launches, std::initializer_list<Wire> wires) {
+  std::vector<std::string> texts;
+  for (const Launch& launch : launches) {
+    if (launch.kind != LaunchKind::wait && std::ranges::find(wires, launch.wire) != wires.end())
+      texts.push_back(text_of(launch));
+  }
+  return texts;
+}
+
+/// The head gathers statistics of a micro-batch's supervised rows, of which the plan knows the most there can
+/// be. rows: by micro-batch.
+void cut_statistics(const Plan& plan, const std::vector<int64_t>& rows, std::vector<Launch>& launches) {
+  const int head = static_cast<int>(plan.workload.units.size()) - 1;
+  for (const RowTensor& tensor : plan.workload.units.back().scratch) {
+    if (!tensor.is_from_each_rank) continue;
+    for (Launch& launch : launches) {
+      if (launch.unit == head && launch.bytes == local_bytes(plan, tensor, 0))
+        launch.bytes = rows[static_cast<size_t>(launch.micro)] * plan.mesh.tensor * tensor.columns *
+                       size_bytes(tensor.dtype);
+    }
+  }
+}
+
+TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
+  const CurveCase golden("llama-gqa-tied");
+  for (int world_size : {1, 2, 3, 4, 6}) {
+    for (const Grid& grid : all_grids(golden, world_size)) {
+      run_thread_ranks(world_size, [&](Communicator& host) {
+        const Plan plan = *plan_on(golden, grid);
+        const Batches batches(
+            *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
+            {.micro = grid.micro, .global = golden.global, .data = grid.data}, {.shuffle = Shuffle::off});
+        RecordingCommunicator world(host);
+        Trainer trainer(golden.spec, golden.optimizer, plan, world, Context{});
+        load_golden_weights(golden.weights, trainer.stage());
+        trainer.step(batches, 1, golden.steps);
+        std::vector<int64_t> rows;
+        for (int micro = 0; micro < plan.micros; ++micro)
+          rows.push_back(batches.micro_batch(1, trainer.coordinate().data, micro).supervised);
+        std::vector<Launch> launches = launches_of(plan, host.rank());
+        cut_statistics(plan, rows, launches);
+        EXPECT_EQ(launches.empty(), world_size == 1);
+        EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {Wire::tensor})) << to_string(grid);
+        EXPECT_EQ(called(*trainer.comms().data), planned(launches, {Wire::data})) << to_string(grid);
+        EXPECT_EQ(called(*trainer.comms().pipeline),
+                  planned(launches, {Wire::activation, Wire::gradient, Wire::tied}))
+            << to_string(grid);
+        if (world_size > 1) {
+          EXPECT_EQ(called(world).back(), planned(launches, {Wire::world}).back()) << to_string(grid);
+        }
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ptrain
