@@ -31,9 +31,17 @@ constexpr int64_t sum_scratch_bytes(const ScratchSizes&) {
   return 4096 * size_bytes(DType::f64);
 }
 
-/// embedding_backward: row numbers sorted by id, and the sort's second copy, each with its id.
+/// embedding_backward: row numbers sorted by id, then two rows of f32 sums a chunk of sorted rows.
+inline constexpr int64_t embedding_chunk_rows = 64;
+constexpr int64_t embedding_order_bytes(int64_t N) {
+  return (N * size_bytes(DType::i32) + 15) / 16 * 16;
+}
+constexpr int64_t embedding_backward_bytes(int64_t N, int64_t C) {
+  const int64_t chunks = (N + embedding_chunk_rows - 1) / embedding_chunk_rows;
+  return embedding_order_bytes(N) + 2 * chunks * C * size_bytes(DType::f32);
+}
 constexpr int64_t embedding_scratch_bytes(const ScratchSizes& sizes) {
-  return 4 * sizes.N * size_bytes(DType::i32) + 4096 * size_bytes(DType::i32);
+  return embedding_backward_bytes(sizes.N, sizes.C);
 }
 
 /// attention_decode: into how many slices the cache of a sequence is cut, so that four blocks of threads a

@@ -5,6 +5,9 @@
 
 #include "kernels/base/rng.h"
 #include "kernels/ops/elementwise.h"
+#ifdef PTRAIN_EMULATED
+#include "tests/support/emulation/fibers.h"
+#endif
 
 namespace ptrain {
 namespace {
@@ -27,8 +30,19 @@ double rounding_of(DType dtype) {
 
 }  // namespace
 
+void shuffle_order([[maybe_unused]] uint64_t seed) {
+#ifdef PTRAIN_EMULATED
+  emulation::seed_order(seed);
+#endif
+}
+
 Closeness roundings(DType dtype, double magnitude, double count) {
   return {.relative = count * rounding_of(dtype), .absolute = count * rounding_of(dtype) * magnitude};
+}
+
+Closeness rounded_once(DType dtype, double magnitude, double count) {
+  const double arithmetic = count * rounding_of(DType::f32);
+  return {.relative = 2 * rounding_of(dtype) + arithmetic, .absolute = arithmetic * magnitude};
 }
 
 TestDevice::TestDevice(int64_t scratch_bytes)

@@ -32,12 +32,18 @@ class TestDevice {
   Context cpu_, gpu_;
 };
 
+/// Another order of threads, blocks and streams on an emulated device. A GPU has its own.
+void shuffle_order(uint64_t seed);
+
 /// How far a device's element may be from the CPU's: relative * |expected| + absolute.
 struct Closeness {
   double relative = 0, absolute = 0;
 };
 /// A few roundings of that dtype: for element-wise formulas of numbers of size `magnitude`.
 Closeness roundings(DType dtype, double magnitude = 1, double count = 4);
+/// f32 arithmetic on numbers of size `magnitude`, whose result is rounded once to the dtype: neighbours of
+/// each other at most.
+Closeness rounded_once(DType dtype, double magnitude = 1, double count = 4);
 
 /// One tensor on both sides. Rows are `gap` elements wider than the tensor; gaps and margins hold sentinels.
 class TwinTensor {

@@ -18,7 +18,7 @@ constinit thread_local const Thread* running_thread = nullptr;
 
 namespace {
 
-constexpr size_t stack_bytes = 128 << 10;
+constexpr size_t stack_bytes = 192 << 10;
 constexpr unsigned max_threads = 1024;
 
 enum class State : uint8_t { ready, at_barrier, in_exchange, ended };
@@ -29,17 +29,18 @@ struct Fiber {
   unsigned mask = 0;  // of the exchange it waits in, and what it does with the values
   ReadLanes read = nullptr;
   void* reader = nullptr;
-  jmp_buf place;
   bool is_started = false;
-  ucontext_t entry;
   void* stack = nullptr;
+  jmp_buf place;
 };
 
 struct Warp {
-  Lanes values;             // of the lanes that wait in an exchange
-  unsigned exchanging = 0;  // those lanes
+  unsigned exchanging = 0;  // lanes that wait in an exchange
   unsigned present = 0;     // lanes that exist
   unsigned ended = 0;
+  // What the exchanging lanes brought: most bring few bytes, which then lie together.
+  alignas(16) unsigned char small[32][8];
+  alignas(16) unsigned char large[32][Lanes::max_bytes];
 };
 
 /// One block under way. A thread of the host has its own.
@@ -53,6 +54,7 @@ struct Block {
   std::exception_ptr failure;
   Fiber* current = nullptr;
   jmp_buf scheduler;
+  ucontext_t entry;  // of the fiber that starts
   const std::function<void()>* kernel = nullptr;
 };
 
@@ -88,12 +90,13 @@ void fiber_main();
     fiber.stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(fiber.stack != MAP_FAILED, ExitCode::resources, "no memory for an emulated thread's stack");
   }
-  getcontext(&fiber.entry);
-  fiber.entry.uc_stack.ss_sp = fiber.stack;
-  fiber.entry.uc_stack.ss_size = stack_bytes;
-  fiber.entry.uc_link = nullptr;
-  makecontext(&fiber.entry, fiber_main, 0);
-  setcontext(&fiber.entry);
+  getcontext(&b.entry);
+  b.entry.uc_stack.ss_sp = fiber.stack;
+  // Tops that are not a power of two apart: else all stacks want the same lines of the processor's cache.
+  b.entry.uc_stack.ss_size = stack_bytes - index_of(fiber) % 64 * 1088;
+  b.entry.uc_link = nullptr;
+  makecontext(&b.entry, fiber_main, 0);
+  setcontext(&b.entry);
   std::terminate();  // setcontext does not return
 }
 
@@ -170,7 +173,8 @@ void run_block(Block& b) {
 }
 
 void start_block(Block& b, Size index, Size grid, unsigned threads, void* shared) {
-  b.warps.assign((threads + 31) / 32, {});
+  b.warps.resize((threads + 31) / 32);
+  for (Warp& warp : b.warps) warp.exchanging = warp.present = warp.ended = 0;
   b.ready.clear();
   b.live = threads;
   b.waiting = 0;
@@ -187,19 +191,16 @@ void start_block(Block& b, Size index, Size grid, unsigned threads, void* shared
 }
 
 /// Every lane of the exchange reads, as if it ran.
-void complete_exchange(Block& b, Warp& warp, unsigned first, unsigned lanes) {
+void complete_exchange(Block& b, Warp& warp, const Lanes& values, unsigned first, unsigned lanes) {
   const Fiber& self = *b.current;
-  for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
-    const Fiber& fiber = *b.fibers[first + static_cast<unsigned>(__builtin_ctz(rest))];
-    check(fiber.mask == self.mask && fiber.read == self.read,
-          "lanes {} and {} of a warp meet in different exchanges or with other masks: {:#x}, {:#x}",
-          index_of(self) % 32, index_of(fiber) % 32, self.mask, fiber.mask);
-  }
   warp.exchanging &= ~lanes;
   for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
     Fiber& fiber = *b.fibers[first + static_cast<unsigned>(__builtin_ctz(rest))];
+    check(fiber.mask == self.mask && fiber.read == self.read,
+          "lanes {} and {} of a warp meet in different exchanges or with other masks: {:#x}, {:#x}",
+          index_of(self) % 32, index_of(fiber) % 32, self.mask, fiber.mask);
     running_thread = &fiber.thread;
-    fiber.read(fiber.reader, warp.values);
+    fiber.read(fiber.reader, values);
     make_ready(b, fiber);
   }
   running_thread = &self.thread;
@@ -241,14 +242,19 @@ void warp_exchange(unsigned mask, const void* value, int64_t bytes, ReadLanes re
   check(mask >> lane & 1u, "lane {} calls a warp exchange whose mask {:#x} is without it", lane, mask);
   check(bytes <= Lanes::max_bytes, "a warp exchange of {} bytes a lane", bytes);
   check((warp.ended & mask) == 0, "a warp exchange waits for lanes {:#x} that have ended", warp.ended & mask);
-  if (bytes > 0) std::memcpy(warp.values.of(static_cast<int>(lane)), value, static_cast<size_t>(bytes));
+  unsigned char* own = bytes <= 8 ? warp.small[lane] : warp.large[lane];
+  if (bytes > 0) std::memcpy(own, value, static_cast<size_t>(bytes));
   warp.exchanging |= 1u << lane;
   self.state = State::in_exchange;
   self.mask = mask;
   self.read = read;
   self.reader = reader;
   const unsigned expected = mask & warp.present;
-  if ((warp.exchanging & expected) == expected) complete_exchange(b, warp, index - lane, expected);
+  if ((warp.exchanging & expected) == expected) {
+    const Lanes values =
+        bytes <= 8 ? Lanes(warp.small[0], sizeof warp.small[0]) : Lanes(warp.large[0], sizeof warp.large[0]);
+    complete_exchange(b, warp, values, index - lane, expected);
+  }
   yield(b);
 }
 

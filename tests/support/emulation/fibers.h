@@ -30,11 +30,12 @@ inline int lane() {
 class Lanes {
  public:
   static constexpr int max_bytes = 128;
-  const void* of(int lane) const { return bytes_[lane]; }
-  void* of(int lane) { return bytes_[lane]; }
+  Lanes(const unsigned char* first, int64_t stride) : first_(first), stride_(stride) {}
+  const void* of(int lane) const { return first_ + lane * stride_; }
 
  private:
-  alignas(16) unsigned char bytes_[32][max_bytes];
+  const unsigned char* first_;
+  int64_t stride_;
 };
 
 /// Every thread of the block that has not ended must come to this place of the source before any goes on.

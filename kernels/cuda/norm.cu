@@ -1,0 +1,346 @@
+// RMSNorm on a GPU. A row is read once into registers, summed and written once: by a warp where 32 lanes hold
+// it, by a block where up to 512 threads do. Rows that are not made of whole 16 bytes, or longer ones, are
+// read twice, element by element. Bytes moved an element of s bytes: forward 2s, 4s with the residual sum;
+// backward 3s, 4s with dresidual; dw adds at most 512 rows of f32 written and read.
+#include "kernels/ops/norm.h"
+
+#include "kernels/cuda/column_sums.cuh"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/twins.h"
+
+namespace ptrain::cuda {
+namespace {
+
+/// Who holds a row.
+enum class Owner { warp, block };
+/// Whether a second tensor is added: delta in forward, dresidual in backward.
+enum class Residual { none, added };
+
+constexpr int warps_of_block = 8;  // where each warp has a row of its own
+template <Owner owner>
+constexpr int most_threads = owner == Owner::warp ? warps_of_block* warp_size : 512;
+constexpr int64_t most_blocks = 132 * 8;
+
+/// The place of a thread among those of its row.
+template <Owner owner>
+struct Team {
+  int index, size;      // of threads
+  int64_t first, step;  // rows of this team
+  __device__ Team() {
+    if constexpr (owner == Owner::warp) {
+      const int warps = blockDim.x / warp_size;
+      index = threadIdx.x % warp_size;
+      size = warp_size;
+      first = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_size;
+      step = static_cast<int64_t>(gridDim.x) * warps;
+    } else {
+      index = threadIdx.x;
+      size = blockDim.x;
+      first = blockIdx.x;
+      step = gridDim.x;
+    }
+  }
+  /// The sum over the team. shared: two sets of 32 floats, taken in turn by `turn`: one barrier a sum.
+  __device__ float sum(float value, float (*shared)[warp_size], int turn) const {
+    if constexpr (owner == Owner::warp) {
+      return warp_sum(value);
+    } else {
+      return block_sum(value, shared[turn % 2]);
+    }
+  }
+};
+
+template <class T>
+struct Forward {
+  Matrix<const T> x, delta;
+  const T* w;
+  Matrix<T> sum, y;
+  float* rstd;
+  int64_t N, C;
+  float eps;
+};
+
+template <class T, int vectors, Owner owner, Residual residual>
+__global__ void __launch_bounds__(most_threads<owner>) forward_kernel(Forward<T> a) {
+  constexpr int width = vector_width<T>;
+  using Run = Vector<T, width>;
+  __shared__ float shared[2][warp_size];
+  const Team<owner> team;
+  const Matrix<const T> weight{a.w, 0};
+  Run w[vectors];
+  for (int v = 0; v < vectors; ++v) {
+    const int column = (v * team.size + team.index) * width;
+    if (column < a.C) w[v] = load_run<width>(weight, 0, column);
+  }
+  int turn = 0;
+  for (int64_t row = team.first; row < a.N; row += team.step) {
+    Run x[vectors], delta[vectors];
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      x[v] = load_run<width>(a.x, row, column);
+      if constexpr (residual == Residual::added) delta[v] = load_run<width>(a.delta, row, column);
+    }
+    float squares = 0;
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      if constexpr (residual == Residual::added) {
+        for (int i = 0; i < width; ++i)
+          x[v].at[i] = from_float<T>(to_float(x[v].at[i]) + to_float(delta[v].at[i]));
+        store_run<width>(a.sum, row, column, x[v]);
+      }
+      for (int i = 0; i < width; ++i) squares += to_float(x[v].at[i]) * to_float(x[v].at[i]);
+    }
+    const float mean = team.sum(squares, shared, turn++) / static_cast<float>(a.C);
+    const float r = rsqrtf(mean + a.eps);
+    if (team.index == 0) a.rstd[row] = r;
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      for (int i = 0; i < width; ++i)
+        x[v].at[i] = from_float<T>(to_float(x[v].at[i]) * r * to_float(w[v].at[i]));
+      store_run<width>(a.y, row, column, x[v]);
+    }
+  }
+}
+
+/// Any row, one block each: what it read is read again.
+template <class T>
+__global__ void forward_any_kernel(Forward<T> a) {
+  __shared__ float shared[2][warp_size];
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < a.N; row += gridDim.x) {
+    const T* x = a.x.at(row, 0);
+    if (a.delta.data != nullptr) {
+      for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x)
+        *a.sum.at(row, c) = from_float<T>(to_float(x[c]) + to_float(*a.delta.at(row, c)));
+      x = a.sum.at(row, 0);
+    }
+    float squares = 0;
+    for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x) squares += to_float(x[c]) * to_float(x[c]);
+    const float mean = block_sum(squares, shared[turn++ % 2]) / static_cast<float>(a.C);
+    const float r = rsqrtf(mean + a.eps);
+    if (threadIdx.x == 0) a.rstd[row] = r;
+    for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x)
+      *a.y.at(row, c) = from_float<T>(to_float(x[c]) * r * to_float(a.w[c]));
+  }
+}
+
+template <class T>
+struct Backward {
+  Matrix<const T> x;
+  const T* w;
+  const float* rstd;
+  Matrix<const T> dy, dresidual;
+  Matrix<T> dx;
+  float* partials;  // (blocks, C) f32, dw of each block's rows
+  int64_t N, C;
+};
+
+/// What the elements of a row of x, dy and dresidual add to dx, with slope = rstd^2 mean(dy w x).
+__device__ inline float gradient(float x, float w, float dy, float rstd, float slope) {
+  return rstd * (dy * w - x * slope);
+}
+
+/// Adds up dw of the block's warps, in their order, and leaves it in partials.
+/// dw: this thread's sums   shared: C floats, dynamic
+template <int vectors, int width>
+__device__ void store_warps_sums(const float (&dw)[vectors][width], int lane, int64_t C, float* partials) {
+  float* shared = dynamic_shared<float>();
+  const int warp = threadIdx.x / warp_size, warps = blockDim.x / warp_size;
+  for (int turn = 0; turn < warps; ++turn) {
+    for (int v = 0; turn == warp && v < vectors; ++v) {
+      const int column = (v * warp_size + lane) * width;
+      for (int i = 0; i < width && column < C; ++i)
+        shared[column + i] = turn == 0 ? dw[v][i] : shared[column + i] + dw[v][i];
+    }
+    __syncthreads();
+  }
+  for (int64_t c = threadIdx.x; c < C; c += blockDim.x) partials[blockIdx.x * C + c] = shared[c];
+}
+
+template <class T, int vectors, Owner owner, Residual residual>
+__global__ void __launch_bounds__(most_threads<owner>) backward_kernel(Backward<T> a) {
+  constexpr int width = vector_width<T>;
+  using Run = Vector<T, width>;
+  __shared__ float shared[2][warp_size];
+  const Team<owner> team;
+  const Matrix<const T> weight{a.w, 0};
+  // Four runs of everything do not fit into registers: then the weight comes from the first cache, row by
+  // row, and a block of 512 threads reads dresidual late.
+  constexpr bool holds_weight = vectors * width <= 16;
+  constexpr bool is_residual_late = !holds_weight && owner == Owner::block;
+  Run w[vectors];
+  float dw[vectors][width] = {};
+  for (int v = 0; v < vectors; ++v) {
+    const int column = (v * team.size + team.index) * width;
+    if (holds_weight && column < a.C) w[v] = load_run<width>(weight, 0, column);
+  }
+  int turn = 0;
+  for (int64_t row = team.first; row < a.N; row += team.step) {
+    Run x[vectors], dy[vectors], more[vectors];
+    const float r = a.rstd[row];
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      x[v] = load_run<width>(a.x, row, column);
+      dy[v] = load_run<width>(a.dy, row, column);
+      if constexpr (residual == Residual::added && !is_residual_late)
+        more[v] = load_run<width>(a.dresidual, row, column);
+    }
+    float dot = 0;
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      if constexpr (!holds_weight) w[v] = load_run<width>(weight, 0, column);
+      for (int i = 0; i < width; ++i) {
+        const float product = to_float(dy[v].at[i]) * to_float(x[v].at[i]);
+        dot += product * to_float(w[v].at[i]);
+        dw[v][i] += product * r;
+      }
+    }
+    const float slope = team.sum(dot, shared, turn++) / static_cast<float>(a.C) * r * r;
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      if (column >= a.C) continue;
+      if constexpr (!holds_weight) w[v] = load_run<width>(weight, 0, column);
+      if constexpr (residual == Residual::added && is_residual_late)
+        more[v] = load_run<width>(a.dresidual, row, column);
+      for (int i = 0; i < width; ++i) {
+        float dx = gradient(to_float(x[v].at[i]), to_float(w[v].at[i]), to_float(dy[v].at[i]), r, slope);
+        if constexpr (residual == Residual::added) dx += to_float(more[v].at[i]);
+        x[v].at[i] = from_float<T>(dx);
+      }
+      store_run<width>(a.dx, row, column, x[v]);
+    }
+  }
+  if constexpr (owner == Owner::warp) {
+    store_warps_sums(dw, team.index, a.C, a.partials);
+  } else {
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * team.size + team.index) * width;
+      for (int i = 0; i < width && column < a.C; ++i) a.partials[blockIdx.x * a.C + column + i] = dw[v][i];
+    }
+  }
+}
+
+/// Any row. A block's sums of dw stay in its row of partials: each column has one thread.
+template <class T>
+__global__ void backward_any_kernel(Backward<T> a) {
+  __shared__ float shared[2][warp_size];
+  float* dw = a.partials + blockIdx.x * a.C;
+  for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x) dw[c] = 0;
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < a.N; row += gridDim.x) {
+    const float r = a.rstd[row];
+    float dot = 0;
+    for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x) {
+      const float product = to_float(*a.dy.at(row, c)) * to_float(*a.x.at(row, c));
+      dot += product * to_float(a.w[c]);
+      dw[c] += product * r;
+    }
+    const float slope = block_sum(dot, shared[turn++ % 2]) / static_cast<float>(a.C) * r * r;
+    for (int64_t c = threadIdx.x; c < a.C; c += blockDim.x) {
+      float dx = gradient(to_float(*a.x.at(row, c)), to_float(a.w[c]), to_float(*a.dy.at(row, c)), r, slope);
+      if (a.dresidual.data != nullptr) dx += to_float(*a.dresidual.at(row, c));
+      *a.dx.at(row, c) = from_float<T>(dx);
+    }
+  }
+}
+
+/// How a row of C elements is held: `vectors` runs of 16 bytes a thread; 0: in no registers.
+struct Hold {
+  Owner owner = Owner::block;
+  int vectors = 0;
+  int threads = 256;
+};
+Hold hold_of(int64_t C, int width) {
+  const int64_t runs = C / width;
+  for (int vectors : {1, 2, 4})
+    if (runs <= vectors * warp_size) return {Owner::warp, vectors, warps_of_block * warp_size};
+  for (int vectors : {2, 4}) {
+    const int64_t threads = divide_up(divide_up(runs, vectors), warp_size) * warp_size;
+    if (threads <= most_threads<Owner::block>) return {Owner::block, vectors, static_cast<int>(threads)};
+  }
+  return {};
+}
+
+/// Calls body.operator()<vectors, owner>().
+template <class Body>
+void with_hold(const Hold& hold, const Body& body) {
+  if (hold.owner == Owner::warp) {
+    if (hold.vectors == 1) return body.template operator()<1, Owner::warp>();
+    if (hold.vectors == 2) return body.template operator()<2, Owner::warp>();
+    return body.template operator()<4, Owner::warp>();
+  }
+  if (hold.vectors == 2) return body.template operator()<2, Owner::block>();
+  body.template operator()<4, Owner::block>();
+}
+
+bool all_vectorizable(std::initializer_list<Tensor> tensors) {
+  return std::ranges::all_of(tensors, [](Tensor x) { return !x || is_vectorizable(x); });
+}
+
+}  // namespace
+
+void rmsnorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor sum, Tensor y, Tensor rstd,
+                     double eps) {
+  const int64_t N = y.rows(), C = y.columns();
+  with_element(y.dtype, [&]<class T>() {
+    const Forward<T> a{matrix<const T>(x),
+                       matrix<const T>(delta),
+                       elements<const T>(w),
+                       matrix<T>(delta ? sum : Tensor()),
+                       matrix<T>(y),
+                       elements<float>(rstd),
+                       N,
+                       C,
+                       static_cast<float>(eps)};
+    const Hold hold = hold_of(C, vector_width<T>);
+    if (hold.vectors == 0 || !all_vectorizable({x, delta, w, delta ? sum : Tensor(), y})) {
+      const dim3 grid(static_cast<unsigned>(std::min(N, most_blocks)));
+      return launch(context, forward_any_kernel<T>, grid, 256, 0, a);
+    }
+    with_hold(hold, [&]<int vectors, Owner owner>() {
+      const int64_t teams = owner == Owner::warp ? divide_up(N, warps_of_block) : N;
+      // As many blocks as a GPU holds at once: each takes its weight into registers once.
+      const int64_t blocks = std::min(teams, most_blocks * 256 / hold.threads);
+      launch(context,
+             delta ? forward_kernel<T, vectors, owner, Residual::added>
+                   : forward_kernel<T, vectors, owner, Residual::none>,
+             dim3(static_cast<unsigned>(blocks)), hold.threads, 0, a);
+    });
+  });
+}
+
+void rmsnorm_backward(Context& context, Tensor x, Tensor w, Tensor rstd, Tensor dy, Tensor dresidual,
+                      Tensor dx, Tensor dw) {
+  const int64_t N = x.rows(), C = x.columns(), groups = sum_groups(N);
+  float* partials = granted<float>(context, groups * C, "rmsnorm_backward");
+  const dim3 grid(static_cast<unsigned>(groups));
+  with_element(x.dtype, [&]<class T>() {
+    const Backward<T> a{matrix<const T>(x),
+                        elements<const T>(w),
+                        elements<const float>(rstd),
+                        matrix<const T>(dy),
+                        matrix<const T>(dresidual),
+                        matrix<T>(dx),
+                        partials,
+                        N,
+                        C};
+    const Hold hold = hold_of(C, vector_width<T>);
+    if (hold.vectors == 0 || !all_vectorizable({x, w, dy, dresidual, dx}))
+      return launch(context, backward_any_kernel<T>, grid, 256, 0, a);
+    with_hold(hold, [&]<int vectors, Owner owner>() {
+      const int64_t shared_bytes = owner == Owner::warp ? C * size_bytes(DType::f32) : 0;
+      launch(context,
+             dresidual ? backward_kernel<T, vectors, owner, Residual::added>
+                       : backward_kernel<T, vectors, owner, Residual::none>,
+             grid, hold.threads, shared_bytes, a);
+    });
+  });
+  add_partials(context, partials, groups, dw, Write::accumulate);
+}
+
+}  // namespace ptrain::cuda
