@@ -2,6 +2,7 @@
 #include "kernels/cpu/dtype_switch.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/twins.h"
+#include "kernels/ops/stochastic.h"
 
 #include <algorithm>
 #include <bit>
@@ -33,6 +34,11 @@ Factors<T> factors_of(const AdamWStep& step, double gradient_scale) {
           static_cast<T>(step.epsilon)};
 }
 
+float join_value(uint16_t high, int16_t low) {
+  return std::bit_cast<float>((static_cast<uint32_t>(high) << 16) +
+                              static_cast<uint32_t>(static_cast<int32_t>(low)));
+}
+
 /// The nearest bf16 (away from zero on a tie, so that what is left fits 16 signed bits), and what is left.
 void split_value(float value, uint16_t& high, int16_t* low) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -53,6 +59,94 @@ void update(const Factors<T> f, T* __restrict w, const T* __restrict g, T* __res
   }
 }
 
+/// Where the f32 values lie that the update of a 16-bit weight reads and writes. Each kind:
+/// values(first, count, room): the values of a run, in `room` or where they are kept anyway;
+/// store(values, first, count): what becomes of them.
+template <class S>
+struct FloatMaster {
+  S* weight;
+  float* master;
+
+  float* values(int64_t first, int64_t, float*) const { return master + first; }
+  void store(const float* values, int64_t first, int64_t count) const {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) weight[first + i] = convert<S>(values[i]);
+  }
+};
+
+struct SplitMaster {
+  BFloat16* weight;
+  int16_t* low;
+
+  float* values(int64_t first, int64_t count, float* room) const {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) room[i] = join_value(weight[first + i].bits, low[first + i]);
+    return room;
+  }
+  void store(const float* values, int64_t first, int64_t count) const {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) split_value(values[i], weight[first + i].bits, low + first + i);
+  }
+};
+
+template <class S>
+struct WeightItself {
+  S* weight;
+  uint64_t seed;
+
+  float* values(int64_t first, int64_t count, float* room) const {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) room[i] = widen(weight[first + i]);
+    return room;
+  }
+  void store(const float* values, int64_t first, int64_t count) const {
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t random = rounding_bits(seed, static_cast<uint64_t>(first + i));
+      weight[first + i] = {std::is_same_v<S, BFloat16> ? stochastic_bf16(values[i], random)
+                                                       : stochastic_f16(values[i], random)};
+    }
+  }
+};
+
+/// The update of f32, run by run, around the values that a kind of master keeps: every kind has its bits.
+/// G: elements of the gradient
+template <class G, class Master>
+void update_narrow(Context& context, const Factors<float>& factors, const Master& master, Tensor gradient,
+                   Tensor m, Tensor v) {
+  constexpr int64_t run = 1024;
+  const G* g = gradient.as<G>();
+  float *first = m.as<float>(), *second = v.as<float>();
+  parallel_ranges(context.threads, m.numel(), min_elements_per_thread, run, [&](int64_t begin, int64_t end) {
+    float room[run], gradients[run];
+    for (int64_t at = begin; at < end; at += run) {
+      const int64_t count = std::min(run, end - at);
+      float* values = master.values(at, count, room);
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) gradients[i] = widen(g[at + i]);
+      update(factors, values, gradients, first + at, second + at, count);
+      master.store(values, at, count);
+    }
+  });
+}
+
+/// A weight of 16 bits.
+template <class S, class G>
+void update_with_master(Context& context, const Factors<float>& factors, uint64_t seed, Tensor weight,
+                        Tensor master, Tensor gradient, Tensor m, Tensor v) {
+  if (!master)
+    return update_narrow<G>(context, factors, WeightItself<S>{weight.as<S>(), seed}, gradient, m, v);
+  if (master.dtype == DType::f32) {
+    const FloatMaster<S> kept{weight.as<S>(), master.as<float>()};
+    return update_narrow<G>(context, factors, kept, gradient, m, v);
+  }
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const SplitMaster kept{weight.as<BFloat16>(), master.as<int16_t>()};
+    return update_narrow<G>(context, factors, kept, gradient, m, v);
+  }
+  fail(ExitCode::defect, "adamw: a master of {} for a weight of {}", name_of(master.dtype),
+       name_of(weight.dtype));
+}
+
 }  // namespace
 
 void gradient_scale(Context&, Tensor sums, double clip, double loss_scale, Tensor scale) {
@@ -64,33 +158,36 @@ void gradient_scale(Context&, Tensor sums, double clip, double loss_scale, Tenso
 
 void adamw(Context& context, const AdamWStep& step, Tensor scale, Tensor weight, Tensor master,
            Tensor gradient, Tensor m, Tensor v) {
-  check(!master && gradient.dtype == weight.dtype, "adamw of {}", name_of(weight.dtype));
   const double gradient_scale = *scale.as<double>();
   if (std::isnan(gradient_scale)) return;
-  with_float(weight.dtype, [&]<class T>() {
+  with_gradient(weight.dtype, gradient.dtype, [&]<class S, class G>() {
+    using T = Wide<S>;
     const Factors<T> factors = factors_of<T>(step, gradient_scale);
-    T* w = weight.as<T>();
-    const T* g = gradient.as<T>();
-    T* first = m.as<T>();
-    T* second = v.as<T>();
-    parallel_ranges(context.threads, weight.numel(), min_elements_per_thread, 1024,
-                    [&](int64_t begin, int64_t end) {
-                      update(factors, w + begin, g + begin, first + begin, second + begin, end - begin);
-                    });
+    if constexpr (is_narrow<S>) {
+      update_with_master<S, G>(context, factors, step.seed, weight, master, gradient, m, v);
+    } else {
+      T* w = weight.as<T>();
+      const T* g = gradient.as<T>();
+      T* first = m.as<T>();
+      T* second = v.as<T>();
+      parallel_ranges(context.threads, weight.numel(), min_elements_per_thread, 1024,
+                      [&](int64_t begin, int64_t end) {
+                        update(factors, w + begin, g + begin, first + begin, second + begin, end - begin);
+                      });
+    }
   });
 }
 
 void join_master(Context& context, Tensor weight, Tensor low, Tensor wide) {
   const auto* high = static_cast<const uint16_t*>(weight.data);
   const int16_t* rest = low ? low.as<int16_t>() : nullptr;
-  auto* out = static_cast<uint32_t*>(wide.data);
-  parallel_ranges(
-      context.threads, wide.numel(), min_elements_per_thread, 1024, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const uint32_t bits = static_cast<uint32_t>(high[i]) << 16;
-          out[i] = rest == nullptr ? bits : bits + static_cast<uint32_t>(static_cast<int32_t>(rest[i]));
-        }
-      });
+  float* out = wide.as<float>();
+  parallel_ranges(context.threads, wide.numel(), min_elements_per_thread, 1024,
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      out[i] = join_value(high[i], rest == nullptr ? int16_t{0} : rest[i]);
+                    }
+                  });
 }
 
 void split_master(Context& context, Tensor wide, Tensor weight, Tensor low) {

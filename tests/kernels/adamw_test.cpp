@@ -23,6 +23,11 @@ class AdamW : public testing::Test {};
 using Floats = testing::Types<float, double>;
 TYPED_TEST_SUITE(AdamW, Floats);
 
+/// Weights of 16 bits, whose masters and roundings are tested below.
+template <class T>
+class AdamWNarrow : public testing::Test {};
+TYPED_TEST_SUITE(AdamWNarrow, NarrowStorages);
+
 TYPED_TEST(AdamW, FollowsTheFormulaOverSeveralUpdates) {
   using T = TypeParam;
   for (int64_t count : {1, 17, 1025, 40001}) {
@@ -103,6 +108,127 @@ TYPED_TEST(AdamW, AScaleThatIsNoNumberChangesNothing) {
         v.view());
   EXPECT_TRUE(same_bits(before[0], w.values()) && same_bits(before[1], m.values()) &&
               same_bits(before[2], v.values()));
+}
+
+/// Weights, gradients and moments of one call; gradients of 16 bits or f32.
+template <class S, class G>
+struct NarrowStep {
+  explicit NarrowStep(int64_t count) : weight(1, count), gradient(1, count), m(1, count), v(1, count) {
+    weight.random(1), gradient.random(2), m.fill(0), v.fill(0);
+  }
+  void update(int threads, const AdamWStep& step, Tensor master) {
+    double factor = 0.25;
+    Context context = cpu_context(threads);
+    adamw(context, step, number(factor), weight.view(), master, gradient.view(), m.view(), v.view());
+  }
+
+  Guarded<S> weight;
+  Guarded<G> gradient;
+  Guarded<float> m, v;
+};
+
+template <class S, class G>
+void expect_updates_of_f32(int64_t count) {
+  NarrowStep<S, G> x(count);
+  Guarded<float> master(1, count), w(1, count), g(1, count), m(1, count), v(1, count);
+  m.fill(0), v.fill(0);
+  for (int64_t i = 0; i < count; ++i) {
+    master.at(0, i) = w.at(0, i) = static_cast<float>(x.weight(0, i));
+    g.at(0, i) = static_cast<float>(x.gradient(0, i));
+  }
+  AdamWStep step{.learning_rate = 1e-3, .weight_decay = 0.1};
+  double factor = 0.25;
+  Context context = cpu_context();
+  for (step.update = 1; step.update <= 5; ++step.update) {
+    x.update(2, step, master.view());
+    adamw(context, step, number(factor), w.view(), {}, g.view(), m.view(), v.view());
+  }
+  EXPECT_TRUE(same_bits(master.values(), w.values()));
+  EXPECT_TRUE(same_bits(x.m.values(), m.values()) && same_bits(x.v.values(), v.values()));
+  for (int64_t i = 0; i < count; ++i) ASSERT_EQ(x.weight(0, i), rounded<S>(w(0, i)));
+  EXPECT_TRUE(x.weight.intact() && master.intact() && x.m.intact() && x.v.intact());
+}
+
+TYPED_TEST(AdamWNarrow, AnF32MasterTakesTheUpdatesOfF32AndTheWeightFollows) {
+  for (int64_t count : {1, 1025, 40001}) {
+    expect_updates_of_f32<TypeParam, TypeParam>(count);
+    expect_updates_of_f32<TypeParam, float>(count);
+  }
+}
+
+TEST(AdamWSplitMaster, HasTheBitsOfAnF32Master) {
+  for (int64_t count : {1, 1025, 40001}) {
+    NarrowStep<BFloat16, float> x(count), y(count);
+    Guarded<float> master(1, count);
+    std::vector<int16_t> low(static_cast<size_t>(count));
+    std::vector<float> joined(static_cast<size_t>(count));
+    master.random(1);
+    Context context = cpu_context(2);
+    const Tensor rest(low.data(), {count}, DType::i16), wide(joined.data(), {count}, DType::f32);
+    split_master(context, master.view(), x.weight.view(), rest);
+    AdamWStep step{.learning_rate = 1e-4, .weight_decay = 0.1};
+    for (step.update = 1; step.update <= 20; ++step.update) {
+      x.update(2, step, rest);
+      y.update(1, step, master.view());
+    }
+    join_master(context, x.weight.view(), rest, wide);
+    EXPECT_TRUE(same_bits(std::vector<double>(joined.begin(), joined.end()), master.values()));
+    EXPECT_TRUE(same_bits(x.m.values(), y.m.values()) && same_bits(x.v.values(), y.v.values()));
+  }
+}
+
+TYPED_TEST(AdamWNarrow, AWeightWithoutMasterIsRoundedByChanceWithTheRightMean) {
+  using S = TypeParam;
+  constexpr int64_t count = 2000, seeds = 400;
+  NarrowStep<float, float> exact(count);
+  NarrowStep<S, S> start(count);
+  for (int64_t i = 0; i < count; ++i) {
+    exact.weight.at(0, i) = static_cast<float>(start.weight(0, i));
+    exact.gradient.at(0, i) = static_cast<float>(start.gradient(0, i));
+  }
+  AdamWStep step{.learning_rate = 1e-4, .weight_decay = 0.1};
+  exact.update(1, step, {});
+  std::vector<double> mean(count);
+  int64_t ups = 0, downs = 0;
+  for (int64_t seed = 0; seed < seeds; ++seed) {
+    NarrowStep<S, S> x(count);
+    step.seed = static_cast<uint64_t>(seed);
+    x.update(1, step, {});
+    for (int64_t i = 0; i < count; ++i) {
+      const double target = exact.weight(0, i), value = x.weight(0, i);
+      // One of the two neighbours.
+      ASSERT_LE(std::fabs(value - target), tolerance::unit<S> * std::max(std::fabs(target), 6e-5));
+      mean[static_cast<size_t>(i)] += value / static_cast<double>(seeds);
+      ups += value > target, downs += value < target;
+    }
+  }
+  EXPECT_GT(ups, 0);
+  EXPECT_GT(downs, 0);
+  // A rounding up or down by chance has at most half a step of deviation; the mean of n of them 1 / sqrt(n)
+  // of that. Five deviations leave room for the largest of 2000 means; over all of them the bias vanishes.
+  double bias = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double target = exact.weight(0, i);
+    const double spacing = tolerance::unit<S> * std::max(std::fabs(target), 6e-5);
+    const double error = (mean[static_cast<size_t>(i)] - target) / spacing;
+    EXPECT_LE(std::fabs(error), 5 * 0.5 / std::sqrt(static_cast<double>(seeds)));
+    bias += error / static_cast<double>(count);
+  }
+  EXPECT_LE(std::fabs(bias), 5 * 0.5 / std::sqrt(static_cast<double>(seeds * count)));
+}
+
+TYPED_TEST(AdamWNarrow, RoundingByChanceIsTheSameForTheSameSeedAndAnyThreads) {
+  using S = TypeParam;
+  constexpr int64_t count = 50001;
+  std::vector<double> first;
+  for (int threads : {1, 2, 3}) {
+    NarrowStep<S, float> x(count), other(count);
+    x.update(threads, {.learning_rate = 1e-4, .seed = 7}, {});
+    other.update(threads, {.learning_rate = 1e-4, .seed = 8}, {});
+    if (threads == 1) first = x.weight.values();
+    EXPECT_TRUE(same_bits(first, x.weight.values()));
+    EXPECT_FALSE(same_bits(first, other.weight.values()));
+  }
 }
 
 TEST(GradientScale, ClipsUnscalesAndRefusesWhatIsNotFinite) {
