@@ -13,6 +13,9 @@ namespace {
 [[gnu::weak]] std::unique_ptr<Libraries> make_libraries(Device, const LibraryOptions&) {
   refuse();
 }
+[[gnu::weak]] LibraryVersions library_versions() {
+  return {};
+}
 [[gnu::weak]] void swiglu_forward(Context&, Tensor, Tensor) {
   refuse();
 }

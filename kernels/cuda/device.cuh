@@ -3,6 +3,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include "kernels/base/runtime.h"
@@ -38,6 +39,20 @@ __device__ inline bf16 from_float<bf16>(float x) {
 template <>
 __device__ inline f16 from_float<f16>(float x) {
   return __float2half_rn(x);
+}
+
+/// The bits of an 8-bit float: to nearest even, saturated at the largest finite value; NaN stays NaN.
+__device__ inline uint8_t to_e4m3(float x) {
+  return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+}
+__device__ inline uint8_t to_e5m2(float x) {
+  return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E5M2);
+}
+
+/// *at = max(*at, value), both not negative: then their bits are ordered as they are, and the order of the
+/// callers does not show.
+__device__ inline void atomic_max(float* at, float value) {
+  atomicMax(reinterpret_cast<int*>(at), __float_as_int(value));
 }
 
 /// The block's dynamic shared memory, aligned to 128 bytes.

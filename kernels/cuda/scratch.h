@@ -57,10 +57,10 @@ constexpr int64_t attention_scratch_bytes(const ScratchSizes& sizes) {
   return std::max(decode, sizes.N * sizes.H * (3 * sizes.D + 4)) * size_bytes(DType::f32);
 }
 
-/// linear_quantized: the largest operand once more as 8-bit elements, transposed and not, with their scales.
-constexpr int64_t quantize_scratch_bytes(const ScratchSizes& sizes) {
-  if (!sizes.is_fp8) return 0;
-  return 2 * std::max(sizes.N, sizes.C) * widest_row(sizes) + 4096;
+/// linear_quantized: what its operands' scales stand for, behind the workspace. The operands are the
+/// caller's.
+constexpr int64_t quantize_scratch_bytes(const ScratchSizes&) {
+  return 512;
 }
 
 /// Serves every op, one at a time. Products have their workspace beside what the op around them keeps.

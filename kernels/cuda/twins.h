@@ -18,6 +18,7 @@
 namespace ptrain::cuda {
 
 std::unique_ptr<Libraries> make_libraries(Device device, const LibraryOptions& options);
+LibraryVersions library_versions();
 
 void swiglu_forward(Context& context, Tensor gate_up, Tensor y);
 void swiglu_backward(Context& context, Tensor gate_up, Tensor dy, Tensor dgate_up, Tensor y);

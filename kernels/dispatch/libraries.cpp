@@ -9,4 +9,8 @@ std::unique_ptr<Libraries> make_libraries(Device device, const LibraryOptions& o
   return device.kind == DeviceKind::cpu ? nullptr : cuda::make_libraries(device, options);
 }
 
+LibraryVersions library_versions(DeviceKind kind) {
+  return kind == DeviceKind::cpu ? LibraryVersions{} : cuda::library_versions();
+}
+
 }  // namespace ptrain

@@ -1,6 +1,11 @@
-// What a GPU's libraries do, done by the CPU's twins inside the emulated stream: matrix products.
+// What cuBLASLt does, done by the host inside the emulated stream: products as GemmKey defines them. The ops
+// above, kernels/cuda/gemm.cpp, are the GPU's own.
+#include <algorithm>
+#include <vector>
+
 #include "kernels/base/stream.h"
-#include "kernels/cpu/twins.h"
+#include "kernels/cpu/convert.h"
+#include "kernels/cuda/gemm_plan.h"
 #include "kernels/cuda/twins.h"
 #include "tests/support/emulation/fibers.h"
 
@@ -12,16 +17,64 @@ class EmulatedLibraries : public Libraries {
   void save() const override {}
 };
 
-/// The same memory, as the CPU's ops want it.
-Tensor on_cpu(Tensor x) {
-  x.device = {};
-  return x;
+/// Calls body.operator()<S>() with the storage type of a dtype.
+template <class Body>
+void with_storage(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body.template operator()<float>();
+    case DType::bf16:
+      return body.template operator()<cpu::BFloat16>();
+    case DType::f16:
+      return body.template operator()<cpu::Float16>();
+    case DType::f8_e4m3:
+      return body.template operator()<cpu::Float8E4M3>();
+    case DType::f8_e5m2:
+      return body.template operator()<cpu::Float8E5M2>();
+    default:
+      fail(ExitCode::defect, "a GPU multiplies no matrices of {}", name_of(dtype));
+  }
 }
 
-Context cpu_context() {
-  Context context;
-  context.threads = 1;
-  return context;
+/// A column-major matrix of (rows, columns), or the transposed of one, in f32: element (i, j) at [j * rows +
+/// i].
+std::vector<float> widened(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t stride,
+                           bool is_transposed = false) {
+  std::vector<float> wide(static_cast<size_t>(rows * columns));
+  with_storage(dtype, [&]<class S>() {
+    const S* from = static_cast<const S*>(data);
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t i = 0; i < rows; ++i)
+        wide[static_cast<size_t>(j * rows + i)] =
+            cpu::convert<float>(is_transposed ? from[i * stride + j] : from[j * stride + i]);
+  });
+  return wide;
+}
+
+void multiply(const GemmKey& key, const GemmPointers& p) {
+  const int64_t m = key.m, n = key.n;
+  const std::vector<float> a = widened(p.a, key.a, m, key.k, key.a_stride, key.is_a_transposed);
+  const std::vector<float> b = widened(p.b, key.b, key.k, n, key.b_stride, key.is_b_transposed);
+  const float factor = p.a_factor == nullptr ? 1.0f : *p.a_factor * *p.b_factor;
+  std::vector<float> bias(static_cast<size_t>(m));
+  if (p.bias != nullptr) bias = widened(p.bias, key.c, m, 1, m);
+  std::vector<float> sums(static_cast<size_t>(m));
+  with_storage(key.c, [&]<class S>() {
+    for (int64_t j = 0; j < n; ++j) {
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      for (int64_t k = 0; k < key.k; ++k) {
+        const float* from = a.data() + k * m;
+        const float times = b[static_cast<size_t>(j * key.k + k)];
+        for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += from[i] * times;
+      }
+      S* to = static_cast<S*>(p.c) + j * key.c_stride;
+      for (int64_t i = 0; i < m; ++i) {
+        const float old = key.accumulates ? cpu::convert<float>(to[i]) : 0.0f;
+        const auto at = static_cast<size_t>(i);
+        to[i] = cpu::convert<S>(sums[at] * factor + bias[at] + old);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -30,25 +83,12 @@ std::unique_ptr<Libraries> make_libraries(Device, const LibraryOptions&) {
   return std::make_unique<EmulatedLibraries>();
 }
 
-void linear_forward(Context& context, Tensor x, Tensor w, Tensor bias, Tensor y, Write write) {
-  emulation::enqueue(context.stream->native(), [=] {
-    Context cpu = cpu_context();
-    cpu::linear_forward(cpu, on_cpu(x), on_cpu(w), on_cpu(bias), on_cpu(y), write);
-  });
+LibraryVersions library_versions() {
+  return {};
 }
 
-void linear_backward_input(Context& context, Tensor dy, Tensor w, Tensor dx, Write write) {
-  emulation::enqueue(context.stream->native(), [=] {
-    Context cpu = cpu_context();
-    cpu::linear_backward_input(cpu, on_cpu(dy), on_cpu(w), on_cpu(dx), write);
-  });
-}
-
-void linear_backward_weight(Context& context, Tensor dy, Tensor x, Tensor dw, Write write) {
-  emulation::enqueue(context.stream->native(), [=] {
-    Context cpu = cpu_context();
-    cpu::linear_backward_weight(cpu, on_cpu(dy), on_cpu(x), on_cpu(dw), write);
-  });
+void run_product(Context& context, const GemmKey& key, const GemmPointers& pointers) {
+  emulation::enqueue(context.stream->native(), [=] { multiply(key, pointers); });
 }
 
 }  // namespace ptrain::cuda

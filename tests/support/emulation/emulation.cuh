@@ -92,6 +92,17 @@ inline T from_float(float x) {
   return cpu::convert<T>(x);
 }
 
+inline uint8_t to_e4m3(float x) {
+  return cpu::to_float8_e4m3(x).bits;
+}
+inline uint8_t to_e5m2(float x) {
+  return cpu::to_float8_e5m2(x).bits;
+}
+
+inline void atomic_max(float* at, float value) {
+  *at = std::max(*at, value);
+}
+
 template <class T>
 T* dynamic_shared() {
   return static_cast<T*>(emulation::this_thread().dynamic_shared);
