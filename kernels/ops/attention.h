@@ -27,7 +27,7 @@ void attention_forward(Context& context, const AttentionDims& dims, Tensor q, Te
                        Tensor document_start, Tensor out, Tensor lse);
 
 /// Gradients of the above from what it left. dq, dk, dv are overwritten and may be column views.
-/// delta: (B, H, T) f32 (f64 for f64) scratch, becomes the row sums of out * dout
+/// delta: (B, H, T) f32 (f64 for f64) scratch, for the row sums of out * dout where no library keeps them
 /// dk and dv are summed over the query heads of a group and their tiles in a fixed order: bits do not depend
 /// on the threads.
 void attention_backward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v,

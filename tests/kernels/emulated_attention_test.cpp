@@ -116,10 +116,26 @@ class Operands {
   std::vector<std::unique_ptr<OwnedTensor>> wide_;
 };
 
+/// Who computes on the device where both could: our kernels, or the library (on a GPU with cuDNN).
+enum class Maker { own, library };
+
+std::vector<Maker> makers() {
+  if (library_versions(DeviceKind::cuda).cudnn == 0) return {Maker::own};
+  return {Maker::own, Maker::library};
+}
+
+LibraryOptions options_of(Maker maker) {
+  LibraryOptions options;
+  options.uses_own_attention = maker == Maker::own;
+  options.is_deterministic = true;
+  return options;
+}
+
 /// Everything of a case on both sides, forward and backward.
 struct BothSides {
-  BothSides(const KernelCase& c, DType dtype)
+  BothSides(const KernelCase& c, DType dtype, Maker maker = Maker::own)
       : c(c),
+        device(int64_t{64} << 20, options_of(maker)),
         starts(device, {N()}, DType::i32),
         inputs(device, c.what.dims, dtype, c.layout),
         gradients(device, c.what.dims, dtype, c.layout),
@@ -160,8 +176,8 @@ struct BothSides {
   int64_t N() const { return B() * T(); }
 
   const KernelCase& c;
-  AttentionDims dims;
   TestDevice device;
+  AttentionDims dims;
   TwinTensor starts;
   Operands inputs, gradients;
   TwinTensor out, dout, lse, delta;
@@ -176,30 +192,36 @@ TEST_P(AttentionTwins, ForwardAndBackwardAgreeOverTilesGroupsMasksAndViews) {
   // Probabilities and gradients of scores are rounded to the dtype once more than in f64: a few roundings of
   // the largest entry. In f32 sums of up to 200 products err by more than one rounding.
   const double count = GetParam() == DType::f32 ? 16 : 2;
-  for (const KernelCase& c : kernel_cases()) {
-    BothSides run(c, GetParam());
-    run.forward();
-    run.backward();
-    run.on_cpu();
-    TestDevice& device = run.device;
-    EXPECT_TRUE(Operands::agrees(device, run.out, run.wide_out.view, count)) << c.what.name;
-    EXPECT_TRUE(Operands::agrees(device, run.lse, run.wide_lse.view, 16)) << c.what.name;
-    EXPECT_TRUE(run.gradients.agree(count)) << c.what.name;
+  for (const Maker maker : makers()) {
+    for (const KernelCase& c : kernel_cases()) {
+      SCOPED_TRACE(c.what.name + (maker == Maker::own ? "" : ", by the library"));
+      BothSides run(c, GetParam(), maker);
+      run.forward();
+      run.backward();
+      run.on_cpu();
+      TestDevice& device = run.device;
+      EXPECT_TRUE(Operands::agrees(device, run.out, run.wide_out.view, count));
+      EXPECT_TRUE(Operands::agrees(device, run.lse, run.wide_lse.view, 16));
+      EXPECT_TRUE(run.gradients.agree(count));
+    }
   }
 }
 
 TEST_P(AttentionTwins, GiveTheSameBitsWhateverTheOrderOfThreads) {
   const KernelCase c = {{"", dims(1, 90, 2, 1, 32, 2), {50, 3}}, Layout::fused};
-  std::vector<double> first;
-  for (int time = 0; time < 3; ++time) {
-    BothSides run(c, GetParam());
-    run.forward();
-    run.backward();
-    std::vector<double> all = run.gradients.values();
-    for (TwinTensor* tensor : {&run.out, &run.lse, &run.delta})
-      for (double value : tensor->values()) all.push_back(value);
-    if (first.empty()) first = all;
-    EXPECT_TRUE(same_bits(first, all));
+  for (const Maker maker : makers()) {
+    std::vector<double> first;
+    for (uint64_t time = 0; time < 3; ++time) {
+      BothSides run(c, GetParam(), maker);
+      shuffle_order(time);
+      run.forward();
+      run.backward();
+      std::vector<double> all = run.gradients.values();
+      for (TwinTensor* tensor : {&run.out, &run.lse, &run.delta})
+        for (double value : tensor->values()) all.push_back(value);
+      if (first.empty()) first = all;
+      EXPECT_TRUE(same_bits(first, all));
+    }
   }
 }
 

@@ -45,9 +45,9 @@ Closeness rounded_once(DType dtype, double magnitude, double count) {
   return {.relative = 2 * rounding_of(dtype) + arithmetic, .absolute = arithmetic * magnitude};
 }
 
-TestDevice::TestDevice(int64_t scratch_bytes)
+TestDevice::TestDevice(int64_t scratch_bytes, const LibraryOptions& options)
     : stream_(Device{DeviceKind::cuda, 0}),
-      libraries_(make_libraries({DeviceKind::cuda, 0}, {})),
+      libraries_(make_libraries({DeviceKind::cuda, 0}, options)),
       scratch_(scratch_bytes, {DeviceKind::cuda, 0}),
       cpu_scratch_(scratch_bytes) {
   cpu_.threads = 2;

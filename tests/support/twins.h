@@ -18,7 +18,7 @@ namespace ptrain {
 /// Contexts of both sides.
 class TestDevice {
  public:
-  explicit TestDevice(int64_t scratch_bytes = int64_t{8} << 20);
+  explicit TestDevice(int64_t scratch_bytes = int64_t{8} << 20, const LibraryOptions& options = {});
 
   Context& cpu() { return cpu_; }
   Context& gpu() { return gpu_; }
