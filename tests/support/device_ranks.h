@@ -1,9 +1,13 @@
-// Ranks as threads, each with an emulated device and communicators that take its tensors: over a fake NCCL or
-// staged through the host.
+// Ranks as threads, each with a device and communicators that take its tensors, over NCCL or staged through
+// the host. Emulated devices and a fake NCCL, or GPUs and the library, as the test was linked: fake_nccl.cpp
+// or gpu_ranks.cpp.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,9 +15,6 @@
 #include "kernels/base/stream.h"
 #include "parallel/comm/device_mesh.h"
 #include "parallel/comm/thread_comm.h"
-#include "tests/support/emulation/emulated_device.h"
-#include "tests/support/emulation/fibers.h"
-#include "tests/support/fake_nccl.h"
 
 namespace ptrain {
 
@@ -24,37 +25,42 @@ inline std::string name_of(Through through) {
   return through == Through::host ? "staged" : through == Through::nccl ? "nccl" : "nccl, eager sends";
 }
 
-/// Work on device memory in the order of a stream; it runs when the emulated device gets to it.
-inline void enqueue(const Stream& stream, std::function<void()> work) {
-  emulation::enqueue_when(stream.native(), [work = std::move(work)] {
-    work();
-    return true;
-  });
-}
+// --- Of the devices that the test was linked with ----------------------------------------------------------
+
+/// How a rank gets its library; shared by the ranks of one test.
+using MakeNccl = std::function<std::unique_ptr<Nccl>()>;
+MakeNccl nccl_for_ranks(Through through);
+/// Why the machine cannot run so many ranks in that way; empty: it can.
+std::string why_not(Through through, int ranks);
+/// The device of a rank, made current for the calling thread.
+Device device_of(int rank, Through through);
+/// Another order of streams on emulated devices.
+void seed_streams(uint64_t seed);
 
 /// One rank's side of a test.
 struct DeviceRank {
   Communicator& host;
-  FakeNcclWorld& fake;
-  Nccl* nccl;
-  Stream compute{gpu};
+  Device device;
+  std::unique_ptr<Nccl> nccl;  // null: staged
+  Stream compute;
   MeshComms comms;
+  mutable std::vector<Buffer> staged;  // what put() copies from, until the end
 
   template <class T>
   OwnedTensor zeros(int64_t count) const {
-    return OwnedTensor({count}, dtype_of<T>, gpu);
+    return OwnedTensor({count}, dtype_of<T>, device);
   }
   /// Enqueues to = values.
   template <class T>
-  void put(std::vector<T> values, Tensor to) const {
-    enqueue(compute, [values = std::move(values), to] {
-      std::memcpy(to.data, values.data(), static_cast<size_t>(to.bytes()));
-    });
+  void put(const std::vector<T>& values, Tensor to) const {
+    staged.push_back(Buffer::staging(to.bytes(), device));
+    std::memcpy(staged.back().data(), values.data(), static_cast<size_t>(to.bytes()));
+    transfer(Tensor(staged.back().data(), to.shape, to.dtype), to, compute);
   }
   /// What the tensor holds once compute has run; the host waits.
   template <class T>
   std::vector<T> get(Tensor from) const {
-    const Buffer staging = Buffer::staging(from.bytes(), gpu);
+    const Buffer staging = Buffer::staging(from.bytes(), device);
     transfer(from, Tensor(staging.data(), from.shape, from.dtype), compute);
     compute.synchronize();
     const auto* values = static_cast<const T*>(staging.data());
@@ -72,16 +78,22 @@ struct DeviceTest {
   double deadline_s = 20;
 };
 
-/// Runs body on every rank of the mesh.
+/// Runs body on every rank of the mesh; not at all where why_not().
 inline void run_device_ranks(const DeviceTest& test, const std::function<void(DeviceRank&)>& body) {
-  FakeNcclWorld world(test.through == Through::eager_nccl ? FakeSends::eager : FakeSends::rendezvous);
+  if (const std::string why = why_not(Through::host, 1); !why.empty()) GTEST_SKIP() << why;
+  if (!why_not(test.through, test.mesh.world()).empty()) return;
+  const MakeNccl make = nccl_for_ranks(test.through);
   run_thread_ranks(test.mesh.world(), [&](Communicator& host) {
-    emulation::seed_order(test.seed * 101 + static_cast<uint64_t>(host.rank()));
-    FakeNccl nccl(world);
-    DeviceRank rank{
-        .host = host, .fake = world, .nccl = test.through == Through::host ? nullptr : &nccl, .comms = {}};
-    rank.comms = make_device_comms(host, test.mesh, gpu, rank.compute,
-                                   {.nccl = rank.nccl,
+    seed_streams(test.seed * 101 + static_cast<uint64_t>(host.rank()));
+    const Device device = device_of(host.rank(), test.through);
+    DeviceRank rank{.host = host,
+                    .device = device,
+                    .nccl = test.through == Through::host ? nullptr : make(),
+                    .compute = Stream(device),
+                    .comms = {},
+                    .staged = {}};
+    rank.comms = make_device_comms(host, test.mesh, device, rank.compute,
+                                   {.nccl = rank.nccl.get(),
                                     .network = {},
                                     .edges = test.edges,
                                     .deadline_s = test.deadline_s,

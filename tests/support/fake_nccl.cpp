@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "parallel/comm/ordered_reduce.h"
+#include "tests/support/device_ranks.h"
 #include "tests/support/emulation/emulated_device.h"
+#include "tests/support/emulation/fibers.h"
 
 namespace ptrain {
 namespace {
@@ -336,9 +338,9 @@ FakeNcclWorld::FakeNcclWorld(FakeSends sends) : state(std::make_shared<State>())
 
 FakeNcclWorld::~FakeNcclWorld() = default;
 
-void FakeNcclWorld::break_with(const std::string& text) {
-  const std::lock_guard lock(state->mutex);
-  state->broken = text;
+void FakeNccl::break_with(const std::string& text) {
+  const std::lock_guard lock(state_->mutex);
+  state_->broken = text;
 }
 
 NcclId FakeNccl::unique_id() {
@@ -363,6 +365,33 @@ std::unique_ptr<NcclComm> FakeNccl::connect(const NcclId& id, int rank, int rank
   check(is_whole, ExitCode::resources,
         "the start on rank {} of {} ranks on {} hosts: another rank never came", rank, ranks, config.hosts);
   return std::make_unique<FakeComm>(state_, group, rank, ranks);
+}
+
+void enqueue(const Stream& stream, std::function<void()> work) {
+  emulation::enqueue_when(stream.native(), [work = std::move(work)] {
+    work();
+    return true;
+  });
+}
+
+// --- For device_ranks.h ------------------------------------------------------------------------------------
+
+MakeNccl nccl_for_ranks(Through through) {
+  const auto world = std::make_shared<FakeNcclWorld>(through == Through::eager_nccl ? FakeSends::eager
+                                                                                    : FakeSends::rendezvous);
+  return [world] { return std::make_unique<FakeNccl>(*world); };
+}
+
+std::string why_not(Through, int) {
+  return {};
+}
+
+Device device_of(int, Through) {
+  return gpu;
+}
+
+void seed_streams(uint64_t seed) {
+  emulation::seed_order(seed);
 }
 
 }  // namespace ptrain

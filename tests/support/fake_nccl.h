@@ -3,9 +3,11 @@
 // other ranks' are errors with the ranks' names; so are two operations of one communicator at the same time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "kernels/base/stream.h"
 #include "parallel/comm/nccl_door.h"
 
 namespace ptrain {
@@ -18,9 +20,6 @@ class FakeNcclWorld {
   explicit FakeNcclWorld(FakeSends sends = FakeSends::rendezvous);
   ~FakeNcclWorld();
 
-  /// From now on async_error() tells this on every rank.
-  void break_with(const std::string& text);
-
   struct State;
   std::shared_ptr<State> state;
 };
@@ -31,10 +30,15 @@ class FakeNccl final : public Nccl {
   explicit FakeNccl(FakeNcclWorld& world) : state_(world.state) {}
   int version() const override { return 22809; }
   NcclId unique_id() override;
+  /// From now on async_error() tells this on every rank.
+  void break_with(const std::string& text);
   std::unique_ptr<NcclComm> connect(const NcclId& id, int rank, int ranks, const NcclConfig& config) override;
 
  private:
   std::shared_ptr<FakeNcclWorld::State> state_;
 };
+
+/// Work on device memory in the order of a stream; it runs when the emulated device gets to it.
+void enqueue(const Stream& stream, std::function<void()> work);
 
 }  // namespace ptrain

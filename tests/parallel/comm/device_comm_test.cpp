@@ -49,8 +49,9 @@ void expect_reductions(DeviceRank& at) {
   data.all_reduce(whole.view);
   EXPECT_EQ(at.get<T>(whole.view), sum);
   // 2. Largest and smallest.
-  at.put(std::vector<T>{static_cast<T>(data.rank() + 3)}, Tensor(part.view.data, {1}, dtype_of<T>, gpu));
-  data.all_reduce(Tensor(part.view.data, {1}, dtype_of<T>, gpu), Reduce::max);
+  at.put(std::vector<T>{static_cast<T>(data.rank() + 3)},
+         Tensor(part.view.data, {1}, dtype_of<T>, at.device));
+  data.all_reduce(Tensor(part.view.data, {1}, dtype_of<T>, at.device), Reduce::max);
   EXPECT_EQ(at.get<T>(part.view)[0], static_cast<T>(data.size() + 2));
 }
 
@@ -66,7 +67,7 @@ TEST(DeviceComm, ReductionsOfEveryDtypeGiveTheOrderedSums) {
 TEST(DeviceComm, SumsOfSixteenBitsAreRoundedOnce) {
   for (Through through : all_ways) {
     run_device_ranks({.mesh = {.data = 3}, .through = through}, [](DeviceRank& at) {
-      const OwnedTensor x({5}, DType::bf16, gpu);
+      const OwnedTensor x({5}, DType::bf16, at.device);
       std::vector<uint16_t> bits;
       const float values[3] = {256.0F, 1.0F, 1.0F};  // 257 is no bf16, 258 is
       const BFloat16 value = to_bfloat16(values[at.host.rank()]);
@@ -94,7 +95,7 @@ TEST(DeviceComm, WhatIsGatheredAndSpreadLiesInRankOrder) {
     data.all_gather(part.view, whole.view);
     EXPECT_EQ(at.get<float>(whole.view), expected);
     const OwnedTensor again = at.zeros<float>(n * size);
-    const Tensor place(again.view.at(rank * n), {n}, DType::f32, gpu);
+    const Tensor place(again.view.at(rank * n), {n}, DType::f32, at.device);
     at.put(values_of<float>(rank, n), place);
     data.start_all_gather(place, again.view).wait();
     EXPECT_EQ(at.get<float>(again.view), expected);

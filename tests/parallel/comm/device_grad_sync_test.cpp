@@ -4,6 +4,8 @@
 #include "parallel/run/grad_sync.h"
 #include "tests/parallel/plan/random_cases.h"
 #include "tests/support/device_ranks.h"
+#include "tests/support/emulation/emulated_device.h"
+#include "tests/support/fake_nccl.h"
 
 namespace ptrain {
 namespace {

@@ -2,10 +2,13 @@
 // when ranks do not fit together.
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <array>
+#include <atomic>
 
 #include "tests/parallel/comm/values.h"
 #include "tests/support/device_ranks.h"
+#include "tests/support/emulation/emulated_device.h"
+#include "tests/support/fake_nccl.h"
 
 namespace ptrain {
 namespace {
@@ -237,7 +240,7 @@ TEST(DeviceOrder, WhatNcclFindsBehindTheScenesIsToldByPollWithTheGroupsName) {
       [](DeviceRank& at) {
         at.comms.data->poll();
         at.host.barrier();
-        at.fake.break_with("the link to host b is down");
+        static_cast<FakeNccl&>(*at.nccl).break_with("the link to host b is down");
         at.comms.data->poll();
       },
       ExitCode::resources, "the communicator of all 2 ranks: the link to host b is down");

@@ -6,6 +6,8 @@
 #include "parallel/run/pipeline.h"
 #include "tests/parallel/plan/random_cases.h"
 #include "tests/support/device_ranks.h"
+#include "tests/support/emulation/emulated_device.h"
+#include "tests/support/fake_nccl.h"
 
 namespace ptrain {
 namespace {
@@ -137,7 +139,7 @@ TEST(DevicePipeline, EveryMicroGetsItsOwnNumbersThroughEveryStage) {
     for (ScheduleName schedule : {ScheduleName::gpipe, ScheduleName::one_f_one_b}) {
       for (int positions : {2, 3, 4}) {
         const Plan plan = plan_of(schedule, positions);
-        for (uint64_t seed = 1; seed <= 4; ++seed)
+        for (uint64_t seed = 1; seed <= 2; ++seed)
           EXPECT_EQ(play(plan, through, seed), 0) << name_of(through) << ", " << name_of(schedule) << ", "
                                                   << positions << " stages, seed " << seed;
       }
