@@ -76,6 +76,8 @@ void* allocate(int64_t bytes, MemoryKind kind, int index) {
   }
   expect(result, "an allocation");
   expect(cudaMemset(data, 0, size), "zeroing an allocation");
+  // It runs on the default stream, which ours do not wait for: it must not fall upon what they write.
+  expect(cudaStreamSynchronize(nullptr), "zeroing an allocation");
   return data;
 }
 
