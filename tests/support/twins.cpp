@@ -50,7 +50,7 @@ TestDevice::TestDevice(int64_t scratch_bytes, const LibraryOptions& options)
       libraries_(make_libraries({DeviceKind::cuda, 0}, options)),
       scratch_(scratch_bytes, {DeviceKind::cuda, 0}),
       cpu_scratch_(scratch_bytes) {
-  cpu_.threads = 2;
+  cpu_.threads = 1;  // threads that wait for each other would steal the other tests' cores
   cpu_.scratch = Tensor(cpu_scratch_.data(), {scratch_bytes}, DType::u8);
   gpu_.device = {DeviceKind::cuda, 0};
   gpu_.scratch = Tensor(scratch_.data(), {scratch_bytes}, DType::u8, gpu_.device);
