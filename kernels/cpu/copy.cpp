@@ -14,14 +14,8 @@ namespace {
 /// Copies know 8-bit types too, which other ops do not.
 template <class Body>
 void with_any_storage(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::f8_e4m3:
-      return body.template operator()<Float8E4M3>();
-    case DType::f8_e5m2:
-      return body.template operator()<Float8E5M2>();
-    default:
-      return with_storage(dtype, body);
-  }
+  if (size_bytes(dtype) == 1) return with_float8(dtype, body);
+  with_storage(dtype, body);
 }
 
 const char* row(Tensor x, int64_t n) {

@@ -37,6 +37,19 @@ void with_storage(DType dtype, const Body& body) {
   }
 }
 
+/// Calls body.operator()<Q>() with the element type of an 8-bit float.
+template <class Body>
+void with_float8(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f8_e4m3:
+      return body.template operator()<Float8E4M3>();
+    case DType::f8_e5m2:
+      return body.template operator()<Float8E5M2>();
+    default:
+      fail(ExitCode::defect, "expected f8_e4m3 or f8_e5m2, not {}", name_of(dtype));
+  }
+}
+
 /// Calls body.operator()<S, G>() with the element types of operands and of a weight's gradient: the same, or
 /// f32 where the operands are 16 bits wide.
 template <class Body>

@@ -24,6 +24,7 @@ void update_amax(Context& context, Tensor x, Tensor amax) {
 
 void scale_of_amax(Context& context, Tensor amax, DType dtype, int margin, Tensor scale) {
   constexpr std::string_view op = "scale_of_amax";
+  check(dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2, "{}: {} has no such scale", op, name_of(dtype));
   expect_elements({op, "amax", amax}, 1, DType::f32);
   expect_elements({op, "scale", scale}, 1, DType::f32);
   on_device(
@@ -35,6 +36,8 @@ void quantize(Context& context, Tensor x, Tensor scale, Tensor y, Tensor y_t) {
   constexpr std::string_view op = "quantize";
   expect_elements({op, "scale", scale}, 1, DType::f32);
   check(y || y_t, "quantize: nothing to write");
+  check(!y || !y_t || y.dtype == y_t.dtype, "quantize: y is {}, its transpose {}", name_of(y.dtype),
+        name_of(y_t.dtype));
   if (y) {
     expect_8_bits({op, "y", y});
     expect_matrix({op, "y", y}, x.rows(), x.columns(), y.dtype);
@@ -55,6 +58,9 @@ void linear_quantized(Context& context, Tensor a, Tensor a_scale, Tensor b, Tens
   expect_8_bits({op, "b", b});
   expect_matrix({op, "a", a}, y.rows(), b.columns(), a.dtype);
   expect_matrix({op, "b", b}, y.columns(), a.columns(), b.dtype);
+  check(y.dtype == DType::f32 || size_bytes(y.dtype) == 2, "{}: y is {}, expected f32, bf16 or f16", op,
+        name_of(y.dtype));
+  expect_matrix({op, "y", y}, y.rows(), y.columns(), y.dtype);
   expect_elements({op, "a_scale", a_scale}, 1, DType::f32);
   expect_elements({op, "b_scale", b_scale}, 1, DType::f32);
   on_device(

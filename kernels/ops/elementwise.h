@@ -6,7 +6,8 @@
 namespace ptrain {
 
 void fill(Context& context, Tensor x, double value);
-/// y = x, converted where the dtypes differ (f64, f32, bf16, f16; to nearest even).
+/// y = x, converted where the dtypes differ (f64, f32, bf16, f16; to nearest even). On a CPU also 8-bit
+/// floats, which saturate at the largest finite value.
 void copy(Context& context, Tensor x, Tensor y);
 /// y += x
 void add(Context& context, Tensor x, Tensor y);
