@@ -122,6 +122,24 @@ TEST_P(HalfAdamWTwins, AWeightThatIsItsOwnMasterIsRoundedToOneOfItsNeighbours) {
   EXPECT_NE(first, u.weight.values());
 }
 
+TEST_P(HalfAdamWTwins, TheRoundingIsThatOfTheCpu) {
+  const auto& [dtype, gradient_dtype] = GetParam();
+  TestDevice device;
+  for (const auto& [count, shift] : sizes) {
+    Update u(device, count, shift, dtype, gradient_dtype, DType::f32, false);
+    u.run_on(device.cpu(), step_of(3));
+    u.run_on(device.gpu(), step_of(3));
+    // The same draw: another neighbour only where the f32 values differ by a rounding just there.
+    EXPECT_TRUE(u.weight.agrees(roundings(dtype, 1e-3, 2.1)));
+    const std::vector<double> on_device = u.weight.values();
+    TwinTensor expected(device, {count + shift}, DType::f64);
+    copy(device.cpu(), u.weight.cpu(), expected.cpu());
+    int64_t others = 0;
+    for (size_t i = 0; i < on_device.size(); ++i) others += on_device[i] != expected.cpu().as<double>()[i];
+    EXPECT_LE(others, count / 200) << count;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(DTypes, HalfAdamWTwins,
                          testing::Values(std::pair{DType::bf16, DType::bf16},
                                          std::pair{DType::bf16, DType::f32},

@@ -8,7 +8,6 @@
 
 #include "kernels/base/rng.h"
 #include "kernels/ops/elementwise.h"
-#include "tests/support/emulation/fibers.h"
 #include "tests/support/twins.h"
 
 namespace ptrain {
@@ -169,7 +168,7 @@ TEST(LossTwins, TheOrderOfThreadsDoesNotChangeABit) {
   TestDevice device;
   std::vector<double> first;
   for (uint64_t seed : {1, 2, 3}) {
-    emulation::seed_order(seed);
+    shuffle_order(seed);
     Logits logits(device, {3, 9001, 0, 0, 4}, DType::bf16);
     TwinTensor targets(device, {3}, DType::i32), statistics(device, {3, 3}, DType::f32),
         sum(device, {1}, DType::f64);

@@ -8,7 +8,6 @@
 
 #include "kernels/cuda/quantize.h"
 #include "kernels/cuda/twins.h"
-#include "tests/support/emulation/fibers.h"
 #include "tests/support/twins.h"
 
 namespace ptrain {
@@ -140,7 +139,7 @@ TEST_P(AmaxTwins, IsTheLargestMagnitudeOverAnyShapeAndOrder) {
     double expected = 0;
     for (double value : x.values()) expected = std::max(expected, std::fabs(value));
     for (uint64_t seed : {1, 2, 3}) {
-      emulation::seed_order(seed);
+      shuffle_order(seed);
       amax.fill(0.01);
       cuda::update_amax(device.gpu(), x.gpu(), amax.gpu());
       EXPECT_EQ(amax.values()[0], std::max(expected, static_cast<double>(0.01f)));

@@ -1,21 +1,17 @@
 // What cuBLASLt does, done by the host inside the emulated stream: products as GemmKey defines them. The ops
-// above, kernels/cuda/gemm.cpp, are the GPU's own.
+// above, kernels/cuda/gemm.cpp, are the GPU's own. Weak: a test may put the real file or a fake in its place.
 #include <algorithm>
 #include <vector>
 
 #include "kernels/base/stream.h"
 #include "kernels/cpu/convert.h"
-#include "kernels/cuda/gemm_plan.h"
 #include "kernels/cuda/twins.h"
 #include "tests/support/emulation/fibers.h"
+#include "tests/support/emulation/host_product.h"
 
-namespace ptrain::cuda {
+namespace ptrain {
+namespace emulation {
 namespace {
-
-class EmulatedLibraries : public Libraries {
- public:
-  void save() const override {}
-};
 
 /// Calls body.operator()<S>() with the storage type of a dtype.
 template <class Body>
@@ -51,7 +47,9 @@ std::vector<float> widened(const void* data, DType dtype, int64_t rows, int64_t 
   return wide;
 }
 
-void multiply(const GemmKey& key, const GemmPointers& p) {
+}  // namespace
+
+void multiply(const cuda::GemmKey& key, const cuda::GemmPointers& p, void* output) {
   const int64_t m = key.m, n = key.n;
   const std::vector<float> a = widened(p.a, key.a, m, key.k, key.a_stride, key.is_a_transposed);
   const std::vector<float> b = widened(p.b, key.b, key.k, n, key.b_stride, key.is_b_transposed);
@@ -67,28 +65,40 @@ void multiply(const GemmKey& key, const GemmPointers& p) {
         const float times = b[static_cast<size_t>(j * key.k + k)];
         for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += from[i] * times;
       }
-      S* to = static_cast<S*>(p.c) + j * key.c_stride;
+      const S* old = static_cast<const S*>(p.c) + j * key.c_stride;
+      S* to = static_cast<S*>(output) + j * key.c_stride;
       for (int64_t i = 0; i < m; ++i) {
-        const float old = key.accumulates ? cpu::convert<float>(to[i]) : 0.0f;
+        const float before = key.accumulates ? cpu::convert<float>(old[i]) : 0.0f;
         const auto at = static_cast<size_t>(i);
-        to[i] = cpu::convert<S>(sums[at] * factor + bias[at] + old);
+        to[i] = cpu::convert<S>(sums[at] * factor + bias[at] + before);
       }
     }
   });
 }
 
+}  // namespace emulation
+
+namespace cuda {
+namespace {
+
+class EmulatedLibraries : public Libraries {
+ public:
+  void save() const override {}
+};
+
 }  // namespace
 
-std::unique_ptr<Libraries> make_libraries(Device, const LibraryOptions&) {
+[[gnu::weak]] std::unique_ptr<Libraries> make_libraries(Device, const LibraryOptions&) {
   return std::make_unique<EmulatedLibraries>();
 }
 
-LibraryVersions library_versions() {
+[[gnu::weak]] LibraryVersions library_versions() {
   return {};
 }
 
-void run_product(Context& context, const GemmKey& key, const GemmPointers& pointers) {
-  emulation::enqueue(context.stream->native(), [=] { multiply(key, pointers); });
+[[gnu::weak]] void run_product(Context& context, const GemmKey& key, const GemmPointers& pointers) {
+  emulation::enqueue(context.stream->native(), [=] { emulation::multiply(key, pointers, pointers.c); });
 }
 
-}  // namespace ptrain::cuda
+}  // namespace cuda
+}  // namespace ptrain
