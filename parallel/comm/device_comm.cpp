@@ -356,7 +356,11 @@ std::unique_ptr<Communicator> DeviceComm::split(int color, int key) {
 }
 
 bool DeviceComm::register_buffer(void* data, int64_t bytes, Registration registration) {
-  return nccl_ != nullptr && bytes > 0 && nccl_->register_buffer(data, bytes, registration);
+  if (nccl_ == nullptr || bytes == 0) return false;
+  bool has_worked = nccl_->register_buffer(data, bytes, registration);
+  if (registration == Registration::symmetric) return has_worked;
+  for (const EdgeLane& lane : lanes_) has_worked &= lane.comm->register_buffer(data, bytes, registration);
+  return has_worked;
 }
 
 void DeviceComm::count(CommKind kind, int64_t messages, int64_t bytes) {

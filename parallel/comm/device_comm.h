@@ -37,7 +37,8 @@ class DeviceComm final : public Communicator {
   /// One small operation on every communicator and lane, together with the other ranks; the host waits.
   /// Errors (resources): what did not arrive within the deadline, or arrived wrong, by its name.
   void try_out(double deadline_s);
-  /// Lets operations use this memory without a copy in between; every rank calls. Returns whether it worked.
+  /// Lets operations use this memory without a copy in between, those of lanes too where it is local; every
+  /// rank calls. Returns whether all took it.
   bool register_buffer(void* data, int64_t bytes, Registration registration);
   /// split() with a name for messages. groups of one have no NCCL underneath.
   std::unique_ptr<DeviceComm> split_group(int color, int key, std::string name);

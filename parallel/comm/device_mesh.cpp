@@ -45,9 +45,11 @@ MeshComms make_device_comms(Communicator& world, const Mesh& mesh, Device device
   check_world(world, mesh);
   if (options.nccl == nullptr) return staged(world, mesh, device, compute, options);
   const NcclConfig config{.traffic_class = options.network.traffic_class,
+                          .has_zero_ctas = options.has_zero_ctas,
                           .deadline_s = options.deadline_s,
                           .hosts = options.hosts};
   NcclConfig of_lanes = config;
+  of_lanes.has_zero_ctas = false;
   of_lanes.min_ctas = options.network.lane_min_ctas;
   of_lanes.max_ctas = options.network.lane_max_ctas;
   const auto queues = std::make_shared<DeviceQueues>(device, compute, options.events);
@@ -67,6 +69,20 @@ MeshComms make_device_comms(Communicator& world, const Mesh& mesh, Device device
   comms.data = std::move(data);
   comms.pipeline = std::move(pipeline);
   return comms;
+}
+
+Registered register_memory(MeshComms& comms, void* data, int64_t bytes) {
+  Registered registered;
+  for (Communicator* comm : {comms.data.get(), comms.tensor.get(), comms.pipeline.get()}) {
+    auto* device = dynamic_cast<DeviceComm*>(comm);
+    if (device == nullptr || device->size() == 1) continue;
+    // Windows want the same size on every rank, which only a data group has.
+    const bool is_window =
+        comm == comms.data.get() && device->register_buffer(data, bytes, Registration::symmetric);
+    const bool is_local = !is_window && device->register_buffer(data, bytes, Registration::local);
+    ++(is_window ? registered.windows : is_local ? registered.local : registered.declined);
+  }
+  return registered;
 }
 
 }  // namespace ptrain

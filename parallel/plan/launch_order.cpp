@@ -277,6 +277,15 @@ std::vector<TransferEdge> transfer_edges(const Plan& plan) {
   return edges;
 }
 
+int communication_streams(const Plan& plan) {
+  std::vector<int> ends(at(plan.mesh.pipeline));
+  for (const TransferEdge& edge : transfer_edges(plan)) {
+    ++ends[at(edge.from)];
+    ++ends[at(edge.to)];
+  }
+  return 2 + *std::ranges::max_element(ends);
+}
+
 std::vector<Launch> launches_of(const Plan& plan, int rank) {
   check(plan.map.chunks() == 1, "launches of {} chunks a position", plan.map.chunks());
   return Launcher(plan, rank).play();

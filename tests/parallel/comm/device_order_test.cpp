@@ -260,6 +260,17 @@ TEST(DeviceOrder, TransfersBeyondTheEventsThatWereMadeAreCountedAsGrowth) {
   });
 }
 
+TEST(DeviceOrder, MemoryIsRegisteredWithEveryGroupThatTakesIt) {
+  const DeviceTest test{.mesh = {.pipeline = 2, .data = 2}, .edges = ring_edges(2)};
+  run_device_ranks(test, [](DeviceRank& at) {
+    const OwnedTensor x = at.zeros<float>(8);
+    const Registered registered = register_memory(at.comms, x.view.data, x.view.bytes());
+    EXPECT_EQ(registered.windows, 0);  // the fake takes none
+    EXPECT_EQ(registered.local, 2);
+    EXPECT_EQ(registered.declined, 0);
+  });
+}
+
 TEST(DeviceOrder, AWorldOfAnotherSizeIsRefused) {
   run_thread_ranks(2, [](Communicator& host) {
     const Stream compute(gpu);

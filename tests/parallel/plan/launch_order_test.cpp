@@ -101,6 +101,9 @@ TEST(LaunchOrder, TheEdgesOfAPipelineAreItsNeighboursAndTheTiedEnds) {
       {TransferLane::gradient, 2, 1},   {TransferLane::tied, 0, 2},       {TransferLane::tied, 2, 0}};
   EXPECT_EQ(transfer_edges(plan_of({.pipeline = 3})), expected);
   EXPECT_TRUE(transfer_edges(plan_of({.data = 3})).empty());
+  EXPECT_EQ(communication_streams(plan_of({.pipeline = 3})), 2 + 4);  // at every one of the three
+  EXPECT_EQ(communication_streams(plan_of({.pipeline = 2})), 2 + 4);  // two lanes and the tied one both ways
+  EXPECT_EQ(communication_streams(plan_of({.data = 3})), 2);
 }
 
 // --- Planted faults ----------------------------------------------------------------------------------------
