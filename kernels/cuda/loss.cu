@@ -13,36 +13,42 @@ namespace {
 constexpr int row_threads = 512;
 constexpr int sum_threads = 512;
 
+/// `width` elements of a row, const where the row is.
+template <class T, int width>
+using Chunk =
+    std::conditional_t<std::is_const_v<T>, const Vector<std::remove_const_t<T>, width>, Vector<T, width>>;
+
+template <int width, class T>
+__device__ inline Chunk<T, width>* chunk_at(T* row, int64_t first) {
+  return reinterpret_cast<Chunk<T, width>*>(row + first);
+}
+
 /// Calls body(chunk, first) for every element of a row, `first` the index of chunk.at[0]: 16 bytes at a time
 /// where the address allows it, single elements before and after. Chunks of a row that is not const are
-/// written back.
+/// written back. A thread reads two of them before it works on one.
 template <class T, class Body>
 __device__ void for_each_chunk(T* row, int64_t V, Body body) {
-  using Element = std::remove_const_t<T>;
-  constexpr int width = vector_width<Element>;
-  const auto visit = [&](auto* at, int64_t first) {
-    auto chunk = *at;
+  constexpr int width = vector_width<std::remove_const_t<T>>;
+  const auto work = [&](auto chunk, auto* at, int64_t first) {
     body(chunk, first);
     if constexpr (!std::is_const_v<T>) *at = chunk;
   };
-  const auto single = [&](int64_t i) {
-    if constexpr (std::is_const_v<T>) {
-      visit(reinterpret_cast<const Vector<Element, 1>*>(row + i), i);
-    } else {
-      visit(reinterpret_cast<Vector<Element, 1>*>(row + i), i);
-    }
-  };
+  const auto single = [&](int64_t i) { work(*chunk_at<1>(row, i), chunk_at<1>(row, i), i); };
   const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
   const int64_t before = past == 0 ? 0 : (width - past < V ? width - past : V);
   const int64_t chunks = (V - before) / width, after = before + chunks * width;
   const int64_t thread = threadIdx.x;
   if (thread < before) single(thread);
-  for (int64_t i = thread; i < chunks; i += row_threads) {
-    const int64_t first = before + i * width;
-    if constexpr (std::is_const_v<T>) {
-      visit(reinterpret_cast<const Vector<Element, width>*>(row + first), first);
+  for (int64_t i = thread; i < chunks; i += 2 * row_threads) {
+    const int64_t first = before + i * width, second = first + row_threads * width;
+    auto* at = chunk_at<width>(row, first);
+    if (i + row_threads < chunks) {
+      auto* next_at = chunk_at<width>(row, second);
+      const auto chunk = *at, next = *next_at;
+      work(chunk, at, first);
+      work(next, next_at, second);
     } else {
-      visit(reinterpret_cast<Vector<Element, width>*>(row + first), first);
+      work(*at, at, first);
     }
   }
   if (after + thread < V) single(after + thread);

@@ -9,7 +9,6 @@
 #include "kernels/cuda/algorithm_cache.h"
 #include "kernels/cuda/gemm_key.h"
 #include "kernels/cuda/scratch.h"
-#include "kernels/cuda/twins.h"
 #include "kernels/ops/quantize.h"
 #include "tests/support/twins.h"
 
@@ -110,7 +109,7 @@ class Operands {
     for (size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<double>((i * 7 + seed * 11 + i * i % 5) % 17) - 8;
     numbers.set(values), one.fill(1), this->scale.fill(scale);
-    cuda::quantize(device.gpu(), numbers.gpu(), one.gpu(), gpu(), {});
+    quantize(device.gpu(), numbers.gpu(), one.gpu(), gpu(), {});
   }
   Tensor gpu() const {
     Tensor x = bytes.gpu();
@@ -138,8 +137,7 @@ TEST(QuantizedGemmTwins, IsTheProductOverBothScales) {
         for (Write write : {Write::overwrite, Write::accumulate}) {
           TwinTensor y(device, {N, O}, dtype, 16);
           y.fill(3);
-          cuda::linear_quantized(device.gpu(), a.gpu(), a.scale.gpu(), b.gpu(), b.scale.gpu(), y.gpu(),
-                                 write);
+          linear_quantized(device.gpu(), a.gpu(), a.scale.gpu(), b.gpu(), b.scale.gpu(), y.gpu(), write);
           std::vector<double> expected;
           for (int64_t n = 0; n < N; ++n) {
             for (int64_t o = 0; o < O; ++o) {
@@ -166,8 +164,8 @@ TEST(QuantizedGemmTwins, WhatTheHardwareCannotDoIsRefused) {
   const Operands narrow(device, 16, 24, DType::f8_e4m3, 3, 1), wide(device, 24, 16, DType::f8_e4m3, 3, 1);
   const auto refusal = [&](const Operands& x, const Operands& w, TwinTensor& out) -> std::string {
     try {
-      cuda::linear_quantized(device.gpu(), x.gpu(), x.scale.gpu(), w.gpu(), w.scale.gpu(), out.gpu(),
-                             Write::overwrite);
+      linear_quantized(device.gpu(), x.gpu(), x.scale.gpu(), w.gpu(), w.scale.gpu(), out.gpu(),
+                       Write::overwrite);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::usage);
       return error.what();

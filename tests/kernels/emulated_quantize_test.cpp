@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "kernels/cuda/quantize.h"
-#include "kernels/cuda/twins.h"
 #include "tests/support/twins.h"
 
 namespace ptrain {
@@ -77,8 +76,7 @@ TEST_P(QuantizeTwins, EveryElementAndItsTransposeIsTheNearestCode) {
     Outputs out(device, c.N, c.C, c.gap);
     x.random(1, 100), scale.fill(2.5);
     out.expect(x.values(), 2.5f, format);
-    cuda::quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format),
-                   as(out.transposed.gpu(), format));
+    quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format), as(out.transposed.gpu(), format));
     EXPECT_TRUE(out.y.same_bits()) << c.N << " " << c.C;
     EXPECT_TRUE(out.transposed.same_bits()) << c.N << " " << c.C;
     EXPECT_TRUE(x.same_bits());
@@ -101,8 +99,7 @@ TEST_P(QuantizeTwins, TiesLimitsAndWhatIsNoNumber) {
   Outputs out(device, 1, count, 0);
   x.set(values), scale.fill(1);
   out.expect(x.values(), 1, format);
-  cuda::quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format),
-                 as(out.transposed.gpu(), format));
+  quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format), as(out.transposed.gpu(), format));
   EXPECT_TRUE(out.y.same_bits());
   EXPECT_TRUE(out.transposed.same_bits());
 }
@@ -115,11 +112,29 @@ TEST_P(QuantizeTwins, EitherOutputMayBeMissing) {
     Outputs out(device, N, 72, 0);
     x.random(2), scale.fill(64);
     out.expect(x.values(), 64, format);
-    cuda::quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format), {});
+    quantize(device.gpu(), x.gpu(), scale.gpu(), as(out.y.gpu(), format), {});
     EXPECT_TRUE(out.y.same_bits());
-    cuda::quantize(device.gpu(), x.gpu(), scale.gpu(), {}, as(out.transposed.gpu(), format));
+    quantize(device.gpu(), x.gpu(), scale.gpu(), {}, as(out.transposed.gpu(), format));
     EXPECT_TRUE(out.transposed.same_bits());
   }
+}
+
+TEST_P(QuantizeTwins, TheCpuWritesTheSameBytesWithTheSameScale) {
+  const auto& [dtype, format] = GetParam();
+  TestDevice device;
+  TwinTensor x(device, {50, 72}, dtype, 8), amax(device, {1}, DType::f32), scale(device, {1}, DType::f32),
+      y(device, {50, 72}, format), transposed(device, {72, 50}, format);
+  x.random(4, 3), amax.fill(0);
+  for (Context* context : {&device.cpu(), &device.gpu()}) {
+    const bool is_cpu = context == &device.cpu();
+    const auto on = [&](TwinTensor& t) { return is_cpu ? t.cpu() : t.gpu(); };
+    update_amax(*context, on(x), on(amax));
+    scale_of_amax(*context, on(amax), format, 1, on(scale));
+    quantize(*context, on(x), on(scale), on(y), on(transposed));
+  }
+  EXPECT_TRUE(amax.same_bits() && scale.same_bits());
+  EXPECT_TRUE(y.same_bits());
+  EXPECT_TRUE(transposed.same_bits());
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, QuantizeTwins,
@@ -141,12 +156,12 @@ TEST_P(AmaxTwins, IsTheLargestMagnitudeOverAnyShapeAndOrder) {
     for (uint64_t seed : {1, 2, 3}) {
       shuffle_order(seed);
       amax.fill(0.01);
-      cuda::update_amax(device.gpu(), x.gpu(), amax.gpu());
+      update_amax(device.gpu(), x.gpu(), amax.gpu());
       EXPECT_EQ(amax.values()[0], std::max(expected, static_cast<double>(0.01f)));
     }
     // What was larger before stays.
     amax.fill(1000);
-    cuda::update_amax(device.gpu(), x.gpu(), amax.gpu());
+    update_amax(device.gpu(), x.gpu(), amax.gpu());
     EXPECT_EQ(amax.values()[0], 1000);
   }
 }
@@ -158,7 +173,7 @@ TEST_P(AmaxTwins, WhatIsNotFiniteCountsAsInfinity) {
     std::vector<double> values(40 * 130, 0.5);
     values[3217] = bad;
     x.set(values), amax.fill(0);
-    cuda::update_amax(device.gpu(), x.gpu(), amax.gpu());
+    update_amax(device.gpu(), x.gpu(), amax.gpu());
     EXPECT_EQ(amax.values()[0], inf);
   }
 }
@@ -184,7 +199,7 @@ TEST(QuantizeScaleTwins, BringsTheLargestMagnitudeToTheLargestValue) {
     TwinTensor amax(device, {1}, DType::f32), scale(device, {1}, DType::f32),
         inverses(device, {2}, DType::f32);
     amax.fill(c.amax), scale.fill(7), inverses.fill(7);
-    cuda::scale_of_amax(device.gpu(), amax.gpu(), c.format, c.margin, scale.gpu());
+    scale_of_amax(device.gpu(), amax.gpu(), c.format, c.margin, scale.gpu());
     EXPECT_EQ(scale.values()[0], c.expected) << c.amax;
     amax.fill(4);
     cuda::invert_scales(device.gpu(), scale.gpu(), amax.gpu(), inverses.gpu());
