@@ -277,23 +277,24 @@ class FakeComm final : public NcclComm {
   void launch(Operations operations, runtime::NativeStream stream) {
     const auto shared = std::make_shared<Operations>(std::move(operations));
     const int64_t turn = launched_++;
-    emulation::enqueue_when(stream, [this, shared, turn, state = state_, group = group_, done = done_] {
-      std::unique_lock lock(state->mutex);
-      if (!state->failure.empty()) fail(ExitCode::defect, "another rank failed: {}", state->failure);
-      if (*done != turn)
-        state->fail_all(fmt::format("rank {}: operation {} of a communicator begins while {} is under way",
-                                    rank_, turn, *done));
-      bool is_done = true;
-      for (std::unique_ptr<Operation>& operation : *shared) {
-        if (operation != nullptr && operation->advance(*state, *group)) operation.reset();
-        is_done &= operation == nullptr;
-      }
-      if (is_done) ++*done;
-      lock.unlock();
-      // Another rank must come first: its thread shall have the core.
-      if (!is_done) std::this_thread::sleep_for(std::chrono::microseconds(20));
-      return is_done;
-    });
+    emulation::enqueue_when(
+        stream, [rank = rank_, shared, turn, state = state_, group = group_, done = done_] {
+          std::unique_lock lock(state->mutex);
+          if (!state->failure.empty()) fail(ExitCode::defect, "another rank failed: {}", state->failure);
+          if (*done != turn)
+            state->fail_all(fmt::format(
+                "rank {}: operation {} of a communicator begins while {} is under way", rank, turn, *done));
+          bool is_done = true;
+          for (std::unique_ptr<Operation>& operation : *shared) {
+            if (operation != nullptr && operation->advance(*state, *group)) operation.reset();
+            is_done &= operation == nullptr;
+          }
+          if (is_done) ++*done;
+          lock.unlock();
+          // Another rank must come first: its thread shall have the core.
+          if (!is_done) std::this_thread::sleep_for(std::chrono::microseconds(20));
+          return is_done;
+        });
   }
 
   std::shared_ptr<State> state_;
