@@ -12,6 +12,9 @@
 
 namespace ptrain::cuda {
 
+/// What a block may have on every GPU from sm_80 on.
+constexpr int64_t most_shared_bytes = 99 * 1024;
+
 constexpr float log2_of_e = 1.4426950408889634f;
 constexpr float log_of_2 = 0.6931471805599453f;
 

@@ -313,11 +313,12 @@ __global__ void delta_kernel(AttentionSizes sizes, Heads<const T> out, Heads<con
 template <Held held, class T, int columns>
 void launch_pass(Context& context, const AttentionDims& dims, const BackwardCall<T>& call) {
   using Shape = BackwardShape<T, columns, held>;
+  constexpr int64_t shared_bytes = sizeof(BackwardMemory<T, columns, held>);
+  static_assert(shared_bytes <= most_shared_bytes);
   const dim3 grid(static_cast<unsigned>(held == Held::queries ? dims.H : dims.K),
                   static_cast<unsigned>(divide_up(dims.T, Shape::rows)),
                   static_cast<unsigned>(dims.B * Shape::parts));
-  launch(context, backward_kernel<T, columns, held>, grid, Shape::threads,
-         static_cast<int64_t>(sizeof(BackwardMemory<T, columns, held>)), call);
+  launch(context, backward_kernel<T, columns, held>, grid, Shape::threads, shared_bytes, call);
 }
 
 }  // namespace

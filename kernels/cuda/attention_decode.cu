@@ -243,8 +243,9 @@ void attention_decode(Context& context, const AttentionDims& dims, Tensor q, Ten
   AttentionDims of_cache = dims;
   of_cache.T = keys.shape[1];
   of_cache.has_documents = false;
+  // A slice shorter than what a block reads at once would leave threads idle.
   const int splits =
-      static_cast<int>(std::min(decode_splits(dims.B, dims.K), divide_up(of_cache.T, 4 * warp_size)));
+      static_cast<int>(std::min(decode_splits(dims.B, dims.K), divide_up(of_cache.T, 2 * warp_size)));
   const int64_t scratch = dims.B * dims.H * splits * (dims.D + 2) * size_bytes(DType::f32);
   check(context.scratch.bytes() >= scratch,
         "attention_decode of {} sequences with {} heads of {} needs {} bytes of scratch, granted are {}",

@@ -204,6 +204,7 @@ template <class T, int columns>
 void forward(Context& context, const AttentionDims& dims, Tensor q, Tensor k, Tensor v, Tensor document_start,
              Tensor out, Tensor lse) {
   using Shape = ForwardShape<T, columns>;
+  static_assert(Shape::shared_bytes <= most_shared_bytes);
   const bool is_vectorizable = has_vector_heads(dims, {q, k, v, out});
   const ForwardCall<T> call = {attention_sizes(dims, document_start, is_vectorizable),
                                heads<const T>(q),

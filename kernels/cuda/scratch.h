@@ -54,7 +54,8 @@ constexpr int64_t decode_splits(int64_t B, int64_t K) {
 /// dv of every query head before a group's are summed, in f32; what wants more is not chosen.
 constexpr int64_t attention_scratch_bytes(const ScratchSizes& sizes) {
   const int64_t decode = sizes.B * sizes.H * decode_splits(sizes.B, sizes.K) * (sizes.D + 2);
-  return std::max(decode, sizes.N * sizes.H * (3 * sizes.D + 4)) * size_bytes(DType::f32);
+  const int64_t backward = sizes.N * sizes.H * (3 * sizes.D + 4);
+  return std::max(decode, backward) * size_bytes(DType::f32);
 }
 
 /// linear_quantized: what its operands' scales stand for, behind the workspace. The operands are the

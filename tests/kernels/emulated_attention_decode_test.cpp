@@ -1,6 +1,7 @@
 // The decode kernels beside their CPU twin, which computes in f64 from the same rounded operands.
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/scratch.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "tests/support/close.h"
@@ -34,6 +35,8 @@ class DecodeTwins : public testing::TestWithParam<DType> {};
 struct DecodeRun {
   DecodeRun(const DecodeCase& c, DType dtype)
       : B(static_cast<int64_t>(c.lengths.size())),
+        // No more than the plan books.
+        device(cuda::attention_scratch_bytes({.B = B, .H = c.H, .K = c.K, .D = c.D})),
         q(device, {B, c.H * c.D}, dtype, 8),
         keys(device, {B, c.P, c.K * c.D}, dtype),
         values(device, {B, c.P, c.K * c.D}, dtype, 8),
@@ -50,8 +53,8 @@ struct DecodeRun {
     copy(device.cpu(), wide_out.view, out.cpu());
   }
 
-  TestDevice device;
   int64_t B;
+  TestDevice device;
   TwinTensor q, keys, values, lengths, out;
   OwnedTensor wide_out;
 
