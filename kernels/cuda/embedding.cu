@@ -117,7 +117,7 @@ __global__ void chunk_kernel(Lookup lookup, const int32_t* order, Matrix<const T
       const bool began_before = first == 0 && keys[0] == key, goes_on = keys[i + 2] == key;
       if (began_before || goes_on) {
         float* to = (began_before ? crossing.heads : crossing.tails) + blockIdx.x * C + column;
-        for (int k = 0; k < width; ++k) to[k] = sums[k];
+        store_sums<width>(to, sums);
       } else {
         add_to<G, width>(dtable, key, column, sums);
       }

@@ -40,6 +40,14 @@ struct Team {
       step = gridDim.x;
     }
   }
+  /// Calls body(v, column) for the runs of `width` columns that this thread holds of a row of C.
+  template <int vectors, int width, class Body>
+  __device__ void for_each_held(int64_t C, const Body& body) const {
+    for (int v = 0; v < vectors; ++v) {
+      const int column = (v * size + index) * width;
+      if (column < C) body(v, column);
+    }
+  }
   /// The sum over the team. shared: two sets of 32 floats, taken in turn by `turn`: one barrier a sum.
   __device__ float sum(float value, float (*shared)[warp_size], int turn) const {
     if constexpr (owner == Owner::warp) {
@@ -66,42 +74,35 @@ __global__ void __launch_bounds__(most_threads<owner>) forward_kernel(Forward<T>
   using Run = Vector<T, width>;
   __shared__ float shared[2][warp_size];
   const Team<owner> team;
-  const Matrix<const T> weight{a.w, 0};
+  const auto for_each_held = [&](const auto& body) {
+    team.template for_each_held<vectors, width>(a.C, body);
+  };
   Run w[vectors];
-  for (int v = 0; v < vectors; ++v) {
-    const int column = (v * team.size + team.index) * width;
-    if (column < a.C) w[v] = load_run<width>(weight, 0, column);
-  }
+  for_each_held([&](int v, int column) { w[v] = load_run<width>(Matrix<const T>{a.w, 0}, 0, column); });
   int turn = 0;
   for (int64_t row = team.first; row < a.N; row += team.step) {
     Run x[vectors], delta[vectors];
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
+    for_each_held([&](int v, int column) {
       x[v] = load_run<width>(a.x, row, column);
       if constexpr (residual == Residual::added) delta[v] = load_run<width>(a.delta, row, column);
-    }
+    });
     float squares = 0;
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
+    for_each_held([&](int v, int column) {
       if constexpr (residual == Residual::added) {
         for (int i = 0; i < width; ++i)
           x[v].at[i] = from_float<T>(to_float(x[v].at[i]) + to_float(delta[v].at[i]));
         store_run<width>(a.sum, row, column, x[v]);
       }
       for (int i = 0; i < width; ++i) squares += to_float(x[v].at[i]) * to_float(x[v].at[i]);
-    }
+    });
     const float mean = team.sum(squares, shared, turn++) / static_cast<float>(a.C);
     const float r = rsqrtf(mean + a.eps);
     if (team.index == 0) a.rstd[row] = r;
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
+    for_each_held([&](int v, int column) {
       for (int i = 0; i < width; ++i)
         x[v].at[i] = from_float<T>(to_float(x[v].at[i]) * r * to_float(w[v].at[i]));
       store_run<width>(a.y, row, column, x[v]);
-    }
+    });
   }
 }
 
@@ -160,68 +161,80 @@ __device__ void store_warps_sums(const float (&dw)[vectors][width], int lane, in
   for (int64_t c = threadIdx.x; c < C; c += blockDim.x) partials[blockIdx.x * C + c] = shared[c];
 }
 
+/// What a thread reads of one row.
+template <class T, int vectors>
+struct HeldRow {
+  Vector<T, vector_width<T>> x[vectors], dy[vectors], dresidual[vectors];
+  float rstd;
+};
+
 template <class T, int vectors, Owner owner, Residual residual>
 __global__ void __launch_bounds__(most_threads<owner>) backward_kernel(Backward<T> a) {
   constexpr int width = vector_width<T>;
-  using Run = Vector<T, width>;
+  // With up to two runs a thread the weight stays in registers and the next row is on its way while this one
+  // is summed. With four the weight comes from the first cache, and a block of 512 threads reads dresidual
+  // late.
+  constexpr bool is_short = vectors <= 2;
+  constexpr bool is_residual_late = vectors * width > 16 && owner == Owner::block;
   __shared__ float shared[2][warp_size];
   const Team<owner> team;
-  const Matrix<const T> weight{a.w, 0};
-  // Four runs of everything do not fit into registers: then the weight comes from the first cache, row by
-  // row, and a block of 512 threads reads dresidual late.
-  constexpr bool holds_weight = vectors * width <= 16;
-  constexpr bool is_residual_late = !holds_weight && owner == Owner::block;
-  Run w[vectors];
+  const auto for_each_held = [&](const auto& body) {
+    team.template for_each_held<vectors, width>(a.C, body);
+  };
+  const auto read = [&](HeldRow<T, vectors>& held, int64_t row) {
+    held.rstd = a.rstd[row];
+    for_each_held([&](int v, int column) {
+      held.x[v] = load_run<width>(a.x, row, column);
+      held.dy[v] = load_run<width>(a.dy, row, column);
+      if constexpr (residual == Residual::added && !is_residual_late)
+        held.dresidual[v] = load_run<width>(a.dresidual, row, column);
+    });
+  };
+  Vector<T, width> w[vectors];
+  const auto read_weight = [&](int v, int column) {
+    w[v] = load_run<width>(Matrix<const T>{a.w, 0}, 0, column);
+  };
+  if constexpr (is_short) for_each_held(read_weight);
+
   float dw[vectors][width] = {};
-  for (int v = 0; v < vectors; ++v) {
-    const int column = (v * team.size + team.index) * width;
-    if (holds_weight && column < a.C) w[v] = load_run<width>(weight, 0, column);
-  }
+  HeldRow<T, vectors> held;
+  if (is_short && team.first < a.N) read(held, team.first);
   int turn = 0;
   for (int64_t row = team.first; row < a.N; row += team.step) {
-    Run x[vectors], dy[vectors], more[vectors];
-    const float r = a.rstd[row];
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
-      x[v] = load_run<width>(a.x, row, column);
-      dy[v] = load_run<width>(a.dy, row, column);
-      if constexpr (residual == Residual::added && !is_residual_late)
-        more[v] = load_run<width>(a.dresidual, row, column);
-    }
+    HeldRow<T, vectors> next;
+    if constexpr (!is_short) read(held, row);
+    if (is_short && row + team.step < a.N) read(next, row + team.step);
+    const float r = held.rstd;
     float dot = 0;
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
-      if constexpr (!holds_weight) w[v] = load_run<width>(weight, 0, column);
+    for_each_held([&](int v, int column) {
+      if constexpr (!is_short) read_weight(v, column);
       for (int i = 0; i < width; ++i) {
-        const float product = to_float(dy[v].at[i]) * to_float(x[v].at[i]);
+        const float product = to_float(held.dy[v].at[i]) * to_float(held.x[v].at[i]);
         dot += product * to_float(w[v].at[i]);
         dw[v][i] += product * r;
       }
-    }
+    });
     const float slope = team.sum(dot, shared, turn++) / static_cast<float>(a.C) * r * r;
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      if (column >= a.C) continue;
-      if constexpr (!holds_weight) w[v] = load_run<width>(weight, 0, column);
+    for_each_held([&](int v, int column) {
+      if constexpr (!is_short) read_weight(v, column);
       if constexpr (residual == Residual::added && is_residual_late)
-        more[v] = load_run<width>(a.dresidual, row, column);
+        held.dresidual[v] = load_run<width>(a.dresidual, row, column);
+      Vector<T, width> dx;
       for (int i = 0; i < width; ++i) {
-        float dx = gradient(to_float(x[v].at[i]), to_float(w[v].at[i]), to_float(dy[v].at[i]), r, slope);
-        if constexpr (residual == Residual::added) dx += to_float(more[v].at[i]);
-        x[v].at[i] = from_float<T>(dx);
+        float sum =
+            gradient(to_float(held.x[v].at[i]), to_float(w[v].at[i]), to_float(held.dy[v].at[i]), r, slope);
+        if constexpr (residual == Residual::added) sum += to_float(held.dresidual[v].at[i]);
+        dx.at[i] = from_float<T>(sum);
       }
-      store_run<width>(a.dx, row, column, x[v]);
-    }
+      store_run<width>(a.dx, row, column, dx);
+    });
+    if constexpr (is_short) held = next;
   }
   if constexpr (owner == Owner::warp) {
     store_warps_sums(dw, team.index, a.C, a.partials);
   } else {
-    for (int v = 0; v < vectors; ++v) {
-      const int column = (v * team.size + team.index) * width;
-      for (int i = 0; i < width && column < a.C; ++i) a.partials[blockIdx.x * a.C + column + i] = dw[v][i];
-    }
+    for_each_held(
+        [&](int v, int column) { store_sums<width>(a.partials + blockIdx.x * a.C + column, dw[v]); });
   }
 }
 

@@ -38,6 +38,17 @@ __device__ inline void store_run(const Matrix<T>& x, int64_t row, int64_t column
   *reinterpret_cast<Vector<T, width>*>(x.at(row, column)) = value;
 }
 
+/// Writes `width` sums one after another, 16 bytes an access where there are as many.
+template <int width>
+__device__ inline void store_sums(float* to, const float (&sums)[width]) {
+  if constexpr (width % 4 == 0) {
+    for (int i = 0; i < width; i += 4)
+      store_vector(to + i, Vector<float, 4>{{sums[i], sums[i + 1], sums[i + 2], sums[i + 3]}});
+  } else {
+    for (int i = 0; i < width; ++i) to[i] = sums[i];
+  }
+}
+
 /// What an element is computed in: f64 for f64, else f32.
 template <class T>
 using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
