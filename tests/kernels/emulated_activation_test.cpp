@@ -26,7 +26,7 @@ TEST_P(SwigluTwins, ForwardAgreesOverOddShapesAndColumnViews) {
     gate_up.random(1, 3), y.fill(0);
     swiglu_forward(device.cpu(), gate_up.cpu(), y.cpu());
     swiglu_forward(device.gpu(), gate_up.gpu(), y.gpu());
-    EXPECT_TRUE(y.agrees(rounded_once(dtype))) << N << " x " << F << " + " << gap;
+    EXPECT_TRUE(y.agrees(rounded_once(dtype, 1, 16))) << N << " x " << F << " + " << gap;
     EXPECT_TRUE(gate_up.same_bits());
   }
 }
@@ -43,8 +43,8 @@ TEST_P(SwigluTwins, BackwardAgreesApartInPlaceAndWithTheResultAgain) {
         TwinTensor& dgate_up = is_in_place ? gate_up : apart;
         swiglu_backward(device.cpu(), gate_up.cpu(), dy.cpu(), dgate_up.cpu(), has_y ? y.cpu() : Tensor());
         swiglu_backward(device.gpu(), gate_up.gpu(), dy.gpu(), dgate_up.gpu(), has_y ? y.gpu() : Tensor());
-        EXPECT_TRUE(dgate_up.agrees(rounded_once(dtype, 4))) << N << " x " << F << " + " << gap;
-        EXPECT_TRUE(y.agrees(rounded_once(dtype))) << N << " x " << F << " + " << gap;
+        EXPECT_TRUE(dgate_up.agrees(rounded_once(dtype, 4, 16))) << N << " x " << F << " + " << gap;
+        EXPECT_TRUE(y.agrees(rounded_once(dtype, 1, 16))) << N << " x " << F << " + " << gap;
         EXPECT_TRUE(dy.same_bits());
       }
     }
@@ -64,8 +64,8 @@ TEST_P(SwigluTwins, LargeGatesSaturateAndNeverBecomeNoNumbers) {
   swiglu_backward(device.gpu(), gate_up.gpu(), dy.gpu(), gate_up.gpu(), y.gpu());
   for (const double value : y.values()) EXPECT_TRUE(std::isfinite(value));
   for (const double value : gate_up.values()) EXPECT_TRUE(std::isfinite(value));
-  EXPECT_TRUE(y.agrees(rounded_once(dtype)));
-  EXPECT_TRUE(gate_up.agrees(rounded_once(dtype)));
+  EXPECT_TRUE(y.agrees(rounded_once(dtype, 1, 16)));
+  EXPECT_TRUE(gate_up.agrees(rounded_once(dtype, 1, 16)));
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, SwigluTwins, testing::Values(DType::f32, DType::bf16, DType::f16));

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "kernels/cuda/scratch.h"
 #include "kernels/ops/gemm.h"
 #include "tests/support/twins.h"
 
@@ -160,6 +161,22 @@ TEST(ElementwiseTwins, AnEmptyTensorIsNoWork) {
   sum_of_squares(device.gpu(), x.gpu(), sum.gpu());
   EXPECT_EQ(db.values(), std::vector<double>(5, 3));
   EXPECT_EQ(sum.values(), std::vector<double>{2});
+}
+
+TEST(ElementwiseTwins, TheScratchThatIsBookedIsEnough) {
+  for (const int64_t N : {1, 7, 9, 700}) {
+    TestDevice device(cuda::bias_scratch_bytes({.N = N, .C = 33}));
+    TwinTensor dy(device, {N, 33}, DType::f32), db(device, {33}, DType::f32);
+    dy.random(1), db.fill(0);
+    linear_backward_bias(device.cpu(), dy.cpu(), db.cpu());
+    linear_backward_bias(device.gpu(), dy.gpu(), db.gpu());
+    EXPECT_TRUE(db.agrees(rounded_once(DType::f32, static_cast<double>(N)))) << N;
+  }
+  TestDevice device(cuda::sum_scratch_bytes({}));
+  TwinTensor x(device, {3'000'001}, DType::f32), sum(device, {1}, DType::f64);
+  x.fill(2), sum.fill(1);
+  sum_of_squares(device.gpu(), x.gpu(), sum.gpu());
+  EXPECT_EQ(sum.values()[0], 12'000'005);
 }
 
 TEST(ElementwiseTwins, TooLittleScratchIsRefusedWithBothNumbers) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/base/rng.h"
+#include "kernels/cuda/scratch.h"
 #include "kernels/ops/embedding.h"
 #include "tests/support/twins.h"
 
@@ -67,6 +68,25 @@ TEST_P(EmbeddingTwins, BackwardAddsTheRowsOfEachIdInWhateverOrderThreadsRun) {
       shuffle_order(2);
       embedding_backward(device.gpu(), ids.gpu(), dy.gpu(), first_id, dtable.gpu());
       EXPECT_EQ(dtable.values(), first);
+    }
+  }
+}
+
+TEST_P(EmbeddingTwins, TheScratchThatIsBookedIsEnoughAndLessIsRefused) {
+  for (const int64_t N : {1, 64, 65, 200}) {
+    const int64_t booked = cuda::embedding_scratch_bytes({.N = N, .C = 7});
+    for (const int64_t bytes : {booked, booked - 1}) {
+      TestDevice device(bytes);
+      TwinTensor ids(device, {N}, DType::i32), dy(device, {N, 7}, GetParam()),
+          dtable(device, {9, 7}, DType::f32);
+      ids.set(ids_of(N, 9, 0.6)), dy.random(1), dtable.random(2);
+      if (bytes < booked) {
+        EXPECT_THROW(embedding_backward(device.gpu(), ids.gpu(), dy.gpu(), first_id, dtable.gpu()), Error);
+        continue;
+      }
+      embedding_backward(device.cpu(), ids.cpu(), dy.cpu(), first_id, dtable.cpu());
+      embedding_backward(device.gpu(), ids.gpu(), dy.gpu(), first_id, dtable.gpu());
+      EXPECT_TRUE(dtable.agrees(rounded_once(DType::f32, static_cast<double>(N)))) << N;
     }
   }
 }

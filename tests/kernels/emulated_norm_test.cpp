@@ -1,6 +1,7 @@
 // RMSNorm's kernels beside their CPU twins: rows held by a warp, by a block, and in no registers.
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/scratch.h"
 #include "kernels/ops/norm.h"
 #include "tests/support/twins.h"
 
@@ -140,6 +141,16 @@ TEST_P(NormTwins, MoreRowsThanBlocksAreWalkedRoundAndRound) {
     twins.run_gpu(Over::none, true);
     EXPECT_TRUE(twins.dx.agrees(rounded_once(dtype, 8)));
     EXPECT_TRUE(twins.dw.agrees(rounded_once(DType::f32, static_cast<double>(c.N))));
+  }
+}
+
+TEST_P(NormTwins, TheScratchThatIsBookedIsEnough) {
+  for (const int64_t N : {1, 7, 8, 9, 511, 600}) {
+    TestDevice device(cuda::norm_scratch_bytes({.N = N, .C = 13}));
+    BackwardTwins twins(device, {N, 13, 0}, GetParam(), DType::f32);
+    twins.run_cpu(Over::none, true);
+    twins.run_gpu(Over::none, true);
+    EXPECT_TRUE(twins.dw.agrees(rounded_once(DType::f32, static_cast<double>(N)))) << N;
   }
 }
 
