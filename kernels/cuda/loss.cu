@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/twins.h"
 
 namespace ptrain::cuda {
@@ -76,20 +77,6 @@ struct CompensatedSum {
   __device__ void multiply(float factor) { sum *= factor, lost *= factor; }
   __device__ double value() const { return static_cast<double>(sum) - static_cast<double>(lost); }
 };
-
-/// The sum over a block in f64, on every thread; the order is that of the threads.   shared: 32 doubles
-__device__ inline double block_sum(double value, double* shared) {
-  for (int offset = warp_size / 2; offset > 0; offset /= 2)
-    value += __shfl_xor_sync(all_lanes, value, offset);
-  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size, warps = blockDim.x / warp_size;
-  __syncthreads();  // the last use of `shared` is over
-  if (lane == 0) shared[warp] = value;
-  __syncthreads();
-  value = lane < warps ? shared[lane] : 0.0;
-  for (int offset = warp_size / 2; offset > 0; offset /= 2)
-    value += __shfl_xor_sync(all_lanes, value, offset);
-  return value;
-}
 
 /// What is taken from a logit before exp(): the maximum, but 0 where all logits so far are -infinity.
 __device__ inline float shift_of(float largest) {

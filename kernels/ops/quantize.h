@@ -22,7 +22,8 @@ void scale_of_amax(Context& context, Tensor amax, DType dtype, int margin, Tenso
 /// y and y_t may be empty.   x: (N, C), may be a column view   y: (N, C)   y_t: (C, N)   scale: (1) f32
 void quantize(Context& context, Tensor x, Tensor scale, Tensor y, Tensor y_t);
 
-/// y = a b' / (a_scale * b_scale) (Write::accumulate: y += …), sums in f32.
+/// y = a b' / (a_scale * b_scale) (Write::accumulate: y += …), sums in f32; a GPU may keep those of two E4M3
+/// operands, which are forward's, in its tensor cores' shorter form.
 /// a: (N, C) 8-bit   b: (O, C) 8-bit   a_scale, b_scale: (1) f32   y: (N, O) f32, bf16 or f16
 /// Errors (usage): on a GPU without 8-bit products, and where C or O is not a multiple of 16.
 void linear_quantized(Context& context, Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, Tensor y,

@@ -56,7 +56,8 @@ TEST_P(LossTwins, StatisticsAndGradientAgree) {
     targets.set(targets_of(c)), statistics.fill(7);
     loss_statistics(device.cpu(), logits.wide.cpu(), targets.cpu(), c.first_id, statistics.cpu());
     loss_statistics(device.gpu(), logits.narrow.gpu(), targets.gpu(), c.first_id, statistics.gpu());
-    EXPECT_TRUE(statistics.agrees(roundings(DType::f32, 0, 8))) << c.V;
+    // A GPU's short exp() of 16-bit logits errs by up to 2 + |x| units of a term (CUDA's programming guide).
+    EXPECT_TRUE(statistics.agrees(roundings(DType::f32, 0, GetParam() == DType::f32 ? 8 : 24))) << c.V;
     EXPECT_TRUE(targets.same_bits() && logits.narrow.same_bits());
 
     loss_backward(device.cpu(), logits.wide.cpu(), statistics.cpu(), targets.cpu(), c.first_id, 0.37);
@@ -82,7 +83,7 @@ TEST_P(LossTwins, EveryPlaceOfTheTargetGetsItsOwnGradient) {
   loss_statistics(device.cpu(), logits.wide.cpu(), targets.cpu(), 0, statistics.cpu());
   loss_statistics(device.gpu(), logits.narrow.gpu(), targets.gpu(), 0, statistics.gpu());
   loss_backward(device.gpu(), logits.narrow.gpu(), statistics.gpu(), targets.gpu(), 0, 1);
-  EXPECT_TRUE(statistics.agrees(roundings(DType::f32, 0, 8)));
+  EXPECT_TRUE(statistics.agrees(roundings(DType::f32, 0, GetParam() == DType::f32 ? 8 : 24)));
   const std::vector<double> gradient = logits.narrow.values();
   for (int64_t r = 0; r < R; ++r) {
     for (int64_t v = 0; v < V; ++v) EXPECT_EQ(gradient[static_cast<size_t>(r * V + v)] < 0, r == v);
@@ -128,14 +129,14 @@ TEST(LossTwins, LongRowsLoseNothingToTheSum) {
   loss_statistics(device.gpu(), logits.gpu(), targets.gpu(), 0, statistics.gpu());
   loss_sum(device.gpu(), statistics.gpu(), sum.gpu());
   EXPECT_NEAR(sum.values()[0], std::log(49152.0), 1e-12);
-  // Logits of all sizes: the sum is right to the last digits of f32.
-  logits.random(3, 4);
+  // Unequal logits: what is left are the errors of a GPU's short exp(), not those of 49152 additions.
+  logits.random(3);
   const std::vector<double> values = logits.values();
   loss_statistics(device.gpu(), logits.gpu(), targets.gpu(), 0, statistics.gpu());
   const std::vector<double> got = statistics.values();
   double expected = 0;
   for (double x : values) expected += std::exp(x - got[0]);
-  EXPECT_NEAR(got[1], expected, 1e-7 * expected);
+  EXPECT_NEAR(got[1], expected, 3e-7 * expected);
 }
 
 TEST(LossTwins, PartsCombineAndSumUp) {
