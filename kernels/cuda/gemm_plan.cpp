@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "kernels/base/buffer.h"
 #include "kernels/base/log.h"
 #include "kernels/base/stream.h"
 #include "kernels/cuda/libraries.h"
@@ -179,34 +178,47 @@ double seconds_of(const Context& context, const GemmKey& key, const GemmPlan& pl
 
 /// Where trial products may be written. c itself where it is overwritten anyway; a sum would be added to
 /// again and again, so its trials read c and write beside it. Empty where there is no memory for that.
-struct TrialOutput {
-  Buffer beside;
-  void* data = nullptr;
-};
-TrialOutput trial_output(const Context& context, const GemmKey& key, void* c) {
-  TrialOutput output;
-  if (!key.accumulates) {
-    output.data = c;
-    return output;
+class TrialOutput {
+ public:
+  TrialOutput(const Context& context, const GemmKey& key, void* c)
+      : stream_(static_cast<cudaStream_t>(context.stream->native())), data_(c) {
+    if (!key.accumulates) return;
+    constexpr int64_t left_for_others = int64_t{256} << 20;
+    const int64_t bytes = key.n * key.c_stride * size_bytes(key.c);
+    data_ = nullptr;
+    if (runtime::device_info(context.device.index).free_bytes < bytes + left_for_others) return;
+    // In the stream's order: cudaMalloc and cudaFree wait for the whole device, where a collective may be
+    // under way that waits for another rank, and that rank for this one.
+    if (cudaMallocAsync(&beside_, static_cast<size_t>(bytes), stream_) != cudaSuccess) {
+      beside_ = nullptr;
+      cudaGetLastError();  // it would be told again by the next launch
+    }
+    data_ = beside_;
   }
-  constexpr int64_t left_for_others = int64_t{256} << 20;
-  const int64_t bytes = key.n * key.c_stride * size_bytes(key.c);
-  if (runtime::device_info(context.device.index).free_bytes < bytes + left_for_others) return output;
-  output.beside = Buffer(bytes, context.device);
-  output.data = output.beside.data();
-  return output;
-}
+  TrialOutput(const TrialOutput&) = delete;
+  TrialOutput& operator=(const TrialOutput&) = delete;
+  ~TrialOutput() {
+    if (beside_ != nullptr) cudaFreeAsync(beside_, stream_);
+  }
+
+  void* data() const { return data_; }
+
+ private:
+  cudaStream_t stream_;
+  void* data_;
+  void* beside_ = nullptr;
+};
 
 /// The fastest candidate by trying all of them on the stream. Nothing where that is impossible.
 std::optional<cublasLtMatmulHeuristicResult_t> fastest(
     const Context& context, const GemmKey& key, const GemmPlan& plan, const GemmPointers& pointers,
     std::span<const cublasLtMatmulHeuristicResult_t> candidates) {
-  const TrialOutput output = trial_output(context, key, pointers.c);
-  if (output.data == nullptr) return {};
+  const TrialOutput output(context, key, pointers.c);
+  if (output.data() == nullptr) return {};
   const cublasLtMatmulHeuristicResult_t* best = nullptr;
   double best_s = std::numeric_limits<double>::infinity();
   for (const cublasLtMatmulHeuristicResult_t& candidate : candidates) {
-    const double s = seconds_of(context, key, plan, candidate.algo, pointers, output.data);
+    const double s = seconds_of(context, key, plan, candidate.algo, pointers, output.data());
     if (s < best_s) best = &candidate, best_s = s;
   }
   if (best == nullptr) return {};

@@ -117,6 +117,17 @@ TEST_F(GemmPlan, ASumIsTriedBesideItsOutput) {
     EXPECT_EQ(products[i].c, layer.dw.gpu().data);
     EXPECT_EQ(products[i].output == layer.dw.gpu().data, i == 12) << i;
   }
+  EXPECT_EQ(cublaslt().borrowed, 0);
+}
+
+TEST_F(GemmPlan, ASumThatFindsNoMemoryForTrialsTakesTheFirstEstimate) {
+  cublaslt().has_memory = false;
+  TestDevice device(enough_scratch);
+  Layer layer(device);
+  layer.run(device.cpu());
+  layer.run(device.gpu());
+  EXPECT_TRUE(layer.dw.agrees(roundings(DType::f32, 8, 32)));
+  EXPECT_EQ(cublaslt().products.back().algorithm, 1u);
 }
 
 TEST_F(GemmPlan, AnAlgorithmThatDoesNotRunIsPassedOver) {

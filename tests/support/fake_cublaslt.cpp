@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "kernels/base/runtime.h"
 #include "tests/support/emulation/fibers.h"
 #include "tests/support/emulation/host_product.h"
 
@@ -77,6 +78,24 @@ CublasLt& cublaslt() {
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   *status = cublaslt().is_capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
+  if (!cublaslt().has_memory) return cudaErrorMemoryAllocation;
+  using ptrain::runtime::MemoryKind;
+  *data = ptrain::runtime::allocate(static_cast<int64_t>(bytes), MemoryKind::device, 0);
+  ++cublaslt().borrowed;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  --cublaslt().borrowed;
+  // Work that was enqueued before may still write there.
+  ptrain::emulation::enqueue(stream,
+                             [=] { ptrain::runtime::release(data, ptrain::runtime::MemoryKind::device, 0); });
+  return cudaSuccess;
+}
+cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }
 

@@ -24,11 +24,13 @@ struct CublasLt {
   uint64_t fastest = 2;       // the others take a millisecond longer
   uint64_t broken = 0;        // this one cannot be enqueued
   bool forgets = false;       // an algorithm from elsewhere is not taken
+  bool has_memory = true;     // for cudaMallocAsync
   bool is_capturing = false;  // what cudaStreamIsCapturing says
   // What it was asked:
   int estimates = 0;
   uint32_t reductions = 0;           // of the last estimate
   std::vector<uint32_t> alignments;  // of the last estimate: a, b, c, d
+  int64_t borrowed = 0;              // what cudaMallocAsync gave and cudaFreeAsync has not taken back
   std::vector<Product> products;
 };
 
