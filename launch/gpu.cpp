@@ -87,6 +87,12 @@ NetworkDecision decide(Session& session, const Arguments& arguments, const Confi
   agreed(session.world(), [&] { check(decision.refusal.empty(), ExitCode::usage, "{}", decision.refusal); });
   for (const EnvironmentSetting& setting : decision.settings)
     ::setenv(setting.name.c_str(), setting.value.c_str(), 0);
+  // A kernel that is loaded late waits for the whole GPU, and so for other ranks: all are loaded at the start.
+  if (session.world().size() > 1) ::setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  if (config.train.deterministic != Config::Deterministic::no) {
+    ::setenv("NCCL_ALGO", "Ring", 0);
+    ::setenv("NCCL_PROTO", "Simple", 0);
+  }
   if (session.world().rank() == 0)
     for (const std::string& warning : decision.warnings) log::warn("{}", warning);
   return decision;

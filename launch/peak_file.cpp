@@ -3,17 +3,12 @@
 #include <algorithm>
 
 #include "launch/threads.h"
+#include "src/train/config_plan.h"
 
 namespace ptrain {
 
 std::optional<std::filesystem::path> peak_file(const Arguments& arguments) {
-  const std::filesystem::path below = "ptrain/peak.json";
-  const char* cache = arguments.variable("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/')
-    return cache / below;  // a relative one is to be ignored, by its rules
-  const char* home = arguments.variable("HOME");
-  if (home != nullptr && *home == '/') return std::filesystem::path(home) / ".cache" / below;
-  return std::nullopt;
+  return cache_file(arguments, "peak.json");
 }
 
 namespace {
@@ -24,7 +19,14 @@ int threads_on_node(const Runtime& runtime) {
 
 }  // namespace
 
-PeakKey node_key(const Runtime& runtime) {
+PeakKey node_key(const Runtime& runtime, Config::Precision precision) {
+  if (runtime.gpu != nullptr) {
+    const runtime::DeviceInfo gpu = runtime::device_info(runtime.context.device.index);
+    const bool is_fp8 = precision == Config::Precision::fp8;
+    const DType products = is_fp8 ? DType::f8_e4m3 : state_types(precision).param;
+    return {.cpu = fmt::format("{}, {}", gpu.name, name_of(products)),
+            .threads = runtime.session.ranks_on_node()};
+  }
   return {.cpu = cpu_model(), .threads = std::min(threads_on_node(runtime), machine_cores())};
 }
 
@@ -32,10 +34,11 @@ bool has_core_for_each_thread(const Runtime& runtime) {
   return threads_on_node(runtime) <= machine_cores();
 }
 
-std::optional<double> measured_peak(const Runtime& runtime) {
+std::optional<double> measured_peak(const Runtime& runtime, const Config& config) {
+  const Compute compute = compute_of(config, found_device(runtime.context.device));
   std::optional<double> flops;
   if (const auto file = peak_file(runtime.arguments)) {
-    if (const auto peak = read_peak(*file, node_key(runtime))) flops = peak->sgemm_flops;
+    if (const auto peak = read_peak(*file, node_key(runtime, compute.precision))) flops = peak->sgemm_flops;
   }
   return peak_of_job(runtime.world, flops, runtime.session.ranks_on_node());
 }

@@ -27,4 +27,7 @@ Report run_disk(Runtime& runtime, const LoadedConfig& loaded);
 /// The model of model.path, or SmolLM2-135M's sizes where none is named.
 ModelSpec spec_or_default(const LoadedConfig& loaded);
 
+/// "NVIDIA H200", or the processor's name.
+std::string device_name(const Runtime& runtime);
+
 }  // namespace ptrain::bench

@@ -42,7 +42,12 @@ Report run_disk(Runtime& runtime, const LoadedConfig&) {
   const int64_t bytes = arguments.integer("mebibytes", 256, 4, 1 << 20) / 4 * piece_bytes;
   const std::filesystem::path path =
       directory / fmt::format(".ptrain-bench-{}-{}", runtime.world.rank(), ::getpid());
-  const OwnedTensor piece = random_tensor({piece_bytes / 4}, 1);
+  const OwnedTensor piece({piece_bytes / 4}, DType::i32);
+  uint32_t state = 1;  // nothing that a file system could compress
+  for (int32_t& word : piece.view.span<int32_t>()) {
+    state = state * 1664525 + 1013904223;
+    word = static_cast<int32_t>(state ^ state >> 15);
+  }
   const Scrap scrap{path};
   std::array<double, 4> seconds{};  // written, synced, read from the disk, read from memory
   const auto timed = [&](size_t which, const std::function<void()>& work) {

@@ -6,11 +6,15 @@
 #include <sstream>
 
 #include "launch/bench/bench.h"
-#include "launch/bench/gemm.h"
+#include "launch/bench/limits.h"
+#include "launch/bench/products.h"
+#include "launch/bench/random_weights.h"
 #include "launch/bench/timing.h"
 #include "parallel/comm/agree.h"
 #include "src/data/batches.h"
 #include "src/train/config_check.h"
+#include "src/train/config_keys.h"
+#include "src/train/device_check.h"
 #include "src/train/model_files.h"
 #include "src/train/run_plan.h"
 #include "src/train/trainer.h"
@@ -34,6 +38,12 @@ double process_age_s() {
   clock_gettime(CLOCK_BOOTTIME, &now);
   const double ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - std::stod(word) / ticks;
+}
+
+std::string precision_name(Config::Precision precision) {
+  Config config;
+  config.precision = precision;
+  return value_text(config, "precision");
 }
 
 /// Full rows of ids that a few lines of any language make: x <- (1103515245 x + 12345) mod 2^31 from x = 1,
@@ -66,26 +76,62 @@ LoadedConfig with_flags(const Runtime& runtime, LoadedConfig loaded) {
   return loaded;
 }
 
-struct Memory {
-  double peak_bytes = 0;  // of the rank with the most
-  double sum_bytes = 0;
+/// What a rank holds where it trains: of a CPU its resident set, of a GPU what is not free, libraries
+/// included (and other processes, where there are any).
+class MemoryWatch {
+ public:
+  explicit MemoryWatch(Device device) : device_(device) {}
+
+  void look() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    double bytes = 1024.0 * static_cast<double>(usage.ru_maxrss);
+    if (device_.kind == DeviceKind::cuda) {
+      const runtime::DeviceInfo info = runtime::device_info(device_.index);
+      bytes = static_cast<double>(info.total_bytes - info.free_bytes);
+    }
+    peak_bytes_ = std::max(peak_bytes_, bytes);
+  }
+  double peak_bytes() const { return peak_bytes_; }
+
+ private:
+  Device device_;
+  double peak_bytes_ = 0;
 };
 
-Memory resident_memory(Communicator& world) {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  double bytes = 1024.0 * static_cast<double>(usage.ru_maxrss);
-  Memory memory{.peak_bytes = bytes, .sum_bytes = sum_over_ranks(world, bytes)};
-  world.all_reduce(Tensor(&memory.peak_bytes, {1}, DType::f64), Reduce::max);
-  return memory;
-}
-
 void load_or_make_weights(Runtime& runtime, const Config& config, Trainer& trainer) {
-  if (config.model.init == Config::Init::random)
+  if (config.model.init == Config::Init::random) {
+    if (runtime.gpu != nullptr) return make_up_weights(trainer);
     return initialise_weights(static_cast<uint64_t>(config.train.seed), trainer);
+  }
   std::optional<HfDir> directory;
   agreed(runtime.world, [&] { directory = HfDir::open(config.model.path); });
   load_weights(runtime.world, *directory, trainer);
+}
+
+/// What the steps of a trainer took.
+struct Run {
+  double start_s = 0;  // from the process's start to the first step's
+  StepResult first, last;
+  Times times;            // without the first
+  double peak_bytes = 0;  // of this rank
+};
+
+/// The first step touches memory for the first time, and on a GPU chooses algorithms: it is told apart.
+Run run_steps(Trainer& trainer, const Batches& batches, int64_t steps) {
+  Run run{.start_s = process_age_s()};
+  MemoryWatch memory(trainer.stage().context().device);
+  run.first = trainer.step(batches, 1, steps + 1);
+  memory.look();
+  std::vector<double> seconds;
+  for (int64_t step = 2; step <= steps + 1; ++step) {
+    run.last = trainer.step(batches, step, steps + 1);
+    seconds.push_back(run.last.step_s);
+    memory.look();
+  }
+  run.times = times_of(seconds);
+  run.peak_bytes = memory.peak_bytes();
+  return run;
 }
 
 }  // namespace
@@ -96,67 +142,74 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
   const int64_t steps = runtime.arguments.integer("steps", 5, 1, 100000);
   ModelSpec spec;
   std::optional<Plan> plan;
+  const Compute compute = compute_of(config, found_device(runtime.context.device));
   agreed(runtime.world, [&] {
-    check_config(loaded, {.ranks = runtime.world.size()});
-    refuse_unbuilt(loaded, Scope::this_machine);
+    check_config(loaded, {.ranks = runtime.world.size(), .hosts = runtime.session.hosts()});
+    refuse_unbuilt(loaded);
     spec = read_model_spec(config.model.path);
-    plan =
-        plan_of(config, spec, runtime.world.size(), compute_of(config, found_device(runtime.context.device)));
+    plan = plan_of(config, spec, runtime.world.size(), compute);
   });
+  check_memory(runtime.world, *plan, runtime.device);
+  const int64_t ledger_bytes = ledger_of(*plan, runtime.world.rank()).total_bytes();
   const MemoryDocuments rows(
       made_up_rows(config.batch.global * (steps + 1), config.data.sequence_length, spec.V));
   const Batches batches(rows, {.sequence_length = config.data.sequence_length, .packing = RowPacking::off},
                         {.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
                         {.shuffle = Shuffle::off});
-  Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.device);
-  load_or_make_weights(runtime, config, trainer);
-
-  // The first step touches memory for the first time: it is told apart from the others.
-  const double start_s = process_age_s();
-  const StepResult first = trainer.step(batches, 1, steps + 1);
-  std::vector<double> seconds;
-  StepResult last;
-  for (int64_t step = 2; step <= steps + 1; ++step) {
-    last = trainer.step(batches, step, steps + 1);
-    seconds.push_back(last.step_s);
+  Run run;
+  {
+    Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.device);
+    load_or_make_weights(runtime, config, trainer);
+    run = run_steps(trainer, batches, steps);
   }
-  const Memory memory = resident_memory(runtime.world);
-  const Times times = times_of(seconds);
+  // Behind the trainer, whose memory a GPU may need for this.
   runtime.world.barrier();
-  const double sgemm = sum_over_ranks(runtime.world, square_flops(runtime.context));
+  const DType operands = product_types(compute.precision).operands;
+  const double product = sum_over_ranks(runtime.world, square_flops(runtime.context, operands));
+  const double peak = max_over_ranks(runtime.world, run.peak_bytes);
+  const double all_bytes = sum_over_ranks(runtime.world, run.peak_bytes);
+  const double ledger = max_over_ranks(runtime.world, static_cast<double>(ledger_bytes));
 
-  const double tokens = static_cast<double>(first.tokens);
+  const bool is_cpu = runtime.gpu == nullptr;
+  const double tokens = static_cast<double>(run.first.tokens);
   const double flops = tokens * training_flops_per_token(spec, config.data.sequence_length);
+  const Times times = run.times;
   Report report;
   report.values = {{"ranks", runtime.world.size()},
                    {"threads", runtime.context.threads},
+                   {"device", device_name(runtime)},
+                   {"precision", precision_name(compute.precision)},
                    {"rows", config.batch.global},
                    {"sequence_length", config.data.sequence_length},
                    {"median_s", times.median_s},
                    {"best_s", times.best_s},
-                   {"first_s", first.step_s},
+                   {"first_s", run.first.step_s},
                    {"tokens_per_s", tokens / times.median_s},
                    {"flops", flops},
-                   {"sgemm_flops", sgemm},
-                   {"share_of_sgemm", flops / times.best_s / sgemm},
-                   {"peak_memory_bytes", memory.peak_bytes},
-                   {"memory_bytes_of_all_ranks", memory.sum_bytes},
-                   {"start_s", start_s},
-                   {"first_loss", first.loss},
-                   {"last_loss", last.loss}};
+                   {is_cpu ? "sgemm_flops" : "peak_flops", product},
+                   {is_cpu ? "share_of_sgemm" : "share_of_peak", flops / times.best_s / product},
+                   {"peak_memory_bytes", peak},
+                   {"memory_bytes_of_all_ranks", all_bytes},
+                   {"ledger_bytes", ledger},
+                   {"start_s", run.start_s},
+                   {"first_loss", run.first.loss},
+                   {"last_loss", run.last.loss}};
   report.text = fmt::format(
-      "{} rows of {} tokens, {} steps on {} ranks of {} threads, {}\n"
-      "step            median {:.3f} s, best {:.3f} s, first {:.3f} s\n"
+      "{} rows of {} tokens, {} steps on {} ranks of {} threads, {}, {}, {}\n"
+      "step            median {:.4f} s, best {:.4f} s, first {:.3f} s\n"
       "tokens/s        median {:.0f}, best {:.0f}\n"
-      "arithmetic      {:.4g} TFLOP a step; at best {:.1f} GFLOP/s, {:.1f} % of the measured sgemm rate "
-      "{:.1f}\n"
-      "memory          {:.2f} GB at most on a rank, {:.2f} GB on all\n"
+      "arithmetic      {:.4g} TFLOP a step; at best {:.4g} TFLOP/s, {:.1f} % of the measured square "
+      "product's "
+      "{:.4g}\n"
+      "memory          {:.2f} GB at most on a rank, {:.2f} GB on all; the plan's ledger says {:.2f} of a "
+      "rank\n"
       "start           {:.2f} s from the process's start to the first step's\n"
       "loss            {:.6f} in the first step, {:.6f} in the last\n",
       config.batch.global, config.data.sequence_length, steps, runtime.world.size(), runtime.context.threads,
-      to_string(plan->mesh), times.median_s, times.best_s, first.step_s, tokens / times.median_s,
-      tokens / times.best_s, 1e-12 * flops, 1e-9 * flops / times.best_s, 100 * flops / times.best_s / sgemm,
-      1e-9 * sgemm, 1e-9 * memory.peak_bytes, 1e-9 * memory.sum_bytes, start_s, first.loss, last.loss);
+      device_name(runtime), precision_name(compute.precision), to_string(plan->mesh), times.median_s,
+      times.best_s, run.first.step_s, tokens / times.median_s, tokens / times.best_s, 1e-12 * flops,
+      1e-12 * flops / times.best_s, 100 * flops / times.best_s / product, 1e-12 * product, 1e-9 * peak,
+      1e-9 * all_bytes, 1e-9 * ledger, run.start_s, run.first.loss, run.last.loss);
   return report;
 }
 

@@ -1,51 +1,45 @@
 #include "launch/bench/timing.h"
 
 #include <chrono>
-#include <cstring>
+#include <cmath>
+
+#include "kernels/base/runtime.h"
 
 namespace ptrain::bench {
 namespace {
 
-/// One register of the widest kind.
-constexpr int64_t vector_bytes = __BIGGEST_ALIGNMENT__;
-constexpr int64_t lanes = vector_bytes / static_cast<int64_t>(sizeof(float));
-typedef float Vector __attribute__((vector_size(vector_bytes)));
+constexpr int ballast_fills = 8;  // about half a millisecond on an H200
+constexpr double sample_target_s = 2e-3;
+constexpr int64_t most_calls = 64;  // are enqueued while the fills run
 
-float sum_of(Vector v) {
-  float sum = 0;
-  for (int64_t i = 0; i < lanes; ++i) sum += v[i];
-  return sum;
-}
-
-/// Keeps a result alive that nobody wants.
-void use(const std::vector<float>& values) {
-  volatile float sink = 0;
-  for (float value : values) sink = sink + value;
-}
-
-float fma_chains(int thread, int rounds) {
-  constexpr int chains = 12;
-  Vector sums[chains], factor = Vector{} + 0.999f;
-  // Chains that start alike would be computed once.
-  for (int i = 0; i < chains; ++i) sums[i] = Vector{} + static_cast<float>(i + thread);
-  for (int round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (int i = 0; i < chains; ++i) sums[i] = sums[i] * factor + factor;
+/// Samples until `budget_s` is spent, at least three.
+template <class Sample>
+Times repeat(double budget_s, Sample sample) {
+  std::vector<double> seconds;
+  for (double spent = 0; seconds.size() < 3 || spent < budget_s;) {
+    const auto [each_s, all_s] = sample();
+    seconds.push_back(each_s);
+    spent += all_s;
   }
-  for (int i = 1; i < chains; ++i) sums[0] += sums[i];
-  return sum_of(sums[0]);
+  return times_of(std::move(seconds));
 }
 
-float sum_numbers(const float* data, int64_t count) {
-  Vector sums[4] = {};
-  for (int64_t i = 0; i + 4 * lanes <= count; i += 4 * lanes) {
-    for (int j = 0; j < 4; ++j) {
-      Vector v;
-      std::memcpy(&v, data + i + j * lanes, sizeof v);
-      sums[j] += v;
-    }
-  }
-  return sum_of(sums[0] + sums[1] + sums[2] + sums[3]);
+struct Sample {
+  double each_s = 0;  // of a call
+  double all_s = 0;   // what it took of the budget
+};
+
+double seconds_of(const Call& body) {
+  const double begin_s = now_s();
+  body();
+  return now_s() - begin_s;
+}
+
+/// How many calls a sample has: whole turns, so that none comes twice before all have.
+int64_t calls_of_sample(int64_t kinds, double call_s) {
+  const double wanted = std::ceil(sample_target_s / std::max(call_s, 1e-7) / static_cast<double>(kinds));
+  const int64_t most = std::max<int64_t>(1, most_calls / kinds);
+  return kinds * std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, most);
 }
 
 }  // namespace
@@ -60,29 +54,83 @@ Times times_of(std::vector<double> seconds) {
   return {.best_s = seconds.front(), .median_s = (seconds[(n - 1) / 2] + seconds[n / 2]) / 2};
 }
 
-Times measure(const std::function<void()>& body, double budget_s) {
+Times measure(const Call& body, double budget_s) {
   body();  // pages and caches
-  std::vector<double> seconds;
-  for (double spent = 0; seconds.size() < 3 || spent < budget_s; spent += seconds.back()) {
-    const double begin_s = now_s();
-    body();
-    seconds.push_back(now_s() - begin_s);
-  }
-  return times_of(std::move(seconds));
+  return repeat(budget_s, [&] {
+    const double s = seconds_of(body);
+    return Sample{s, s};
+  });
 }
 
-Times measure_together(Communicator& world, const std::function<void()>& body, double budget_s) {
+Times measure_together(Communicator& world, const Call& body, double budget_s) {
   body();
-  std::vector<double> seconds;
-  for (double spent = 0; seconds.size() < 3 || spent < budget_s; spent += seconds.back()) {
+  return repeat(budget_s, [&] {
     world.barrier();
+    const double s = max_over_ranks(world, seconds_of(body));  // so all agree on when to stop
+    return Sample{s, s};
+  });
+}
+
+Stopwatch::Stopwatch(const Context& context, int64_t ballast_bytes) : context_(context) {
+  if (context.device.kind == DeviceKind::cpu) return;
+  ballast_ = Buffer(ballast_bytes, context.device);
+  begin_ = Event(context.device, true);
+  end_ = Event(context.device, true);
+}
+
+double Stopwatch::timed_s(std::span<const Call> calls, int64_t count) {
+  const Stream& stream = *context_.stream;
+  stream.record(begin_);
+  for (int64_t i = 0; i < count; ++i) calls[static_cast<size_t>(i) % calls.size()]();
+  stream.record(end_);
+  end_.synchronize();
+  return seconds_between(begin_, end_) / static_cast<double>(count);
+}
+
+double Stopwatch::cold_s(std::span<const Call> calls, int64_t count) {
+  for (int i = 0; i < ballast_fills; ++i)
+    runtime::set_async(ballast_.data(), i, ballast_.bytes(), context_.stream->native());
+  return timed_s(calls, count);
+}
+
+Times Stopwatch::measure(std::span<const Call> calls, double budget_s) {
+  check(!calls.empty(), "nothing to measure");
+  if (context_.device.kind == DeviceKind::cpu) return bench::measure(calls[0], budget_s);
+  for (const Call& call : calls) call();  // algorithms are chosen, kernels loaded
+  context_.stream->synchronize();
+  const auto kinds = static_cast<int64_t>(calls.size());
+  const int64_t count = calls_of_sample(kinds, cold_s(calls, kinds));
+  return repeat(budget_s, [&] {
     const double begin_s = now_s();
-    body();
-    double slowest = now_s() - begin_s;
-    world.all_reduce(Tensor(&slowest, {1}, DType::f64), Reduce::max);  // so all agree on when to stop
-    seconds.push_back(slowest);
-  }
-  return times_of(std::move(seconds));
+    const double each_s = cold_s(calls, count);
+    return Sample{each_s, now_s() - begin_s};
+  });
+}
+
+double Stopwatch::seconds(std::span<const Call> calls, double budget_s) {
+  const Times times = measure(calls, budget_s);
+  return context_.device.kind == DeviceKind::cpu ? times.best_s : times.median_s;
+}
+
+Times Stopwatch::measure_together(Communicator& world, const Call& call, double budget_s) {
+  if (context_.device.kind == DeviceKind::cpu) return bench::measure_together(world, call, budget_s);
+  const auto slowest_s = [&](int64_t count) {
+    world.barrier();
+    call();  // unmeasured: behind it the ranks' streams begin together
+    return max_over_ranks(world, timed_s(std::span(&call, 1), count));
+  };
+  slowest_s(1);
+  const int64_t count = calls_of_sample(1, slowest_s(1));
+  return repeat(budget_s, [&] {
+    const double each_s = slowest_s(count);
+    return Sample{each_s, each_s * static_cast<double>(count)};  // the same on every rank
+  });
+}
+
+int64_t Stopwatch::copies_beyond_cache(int64_t bytes) const {
+  if (context_.device.kind == DeviceKind::cpu) return 1;
+  const int64_t each = std::max<int64_t>(bytes, 1);
+  return std::clamp<int64_t>((2 * ballast_.bytes() + each - 1) / each, 1, most_calls);
 }
 
 double sum_over_ranks(Communicator& world, double value) {
@@ -90,42 +138,9 @@ double sum_over_ranks(Communicator& world, double value) {
   return value;
 }
 
-OwnedTensor random_tensor(Shape shape, uint64_t stream) {
-  OwnedTensor tensor(shape, DType::f32);
-  uint64_t state = stream * 0x9e3779b97f4a7c15u + 1;  // statistics do not matter here
-  for (float& x : tensor.view.span<float>()) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    x = static_cast<float>(static_cast<double>(state >> 40) * 0x1p-23 - 1.0);
-  }
-  return tensor;
-}
-
-double fma_flops(int threads) {
-  constexpr int rounds = 200000;
-  std::vector<float> sums(static_cast<size_t>(threads));
-  const Times times = measure([&] {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; ++thread)
-      sums[static_cast<size_t>(thread)] = fma_chains(thread, rounds);
-  });
-  use(sums);
-  return 2.0 * 12 * rounds * static_cast<double>(lanes) * threads / times.best_s;
-}
-
-double read_bytes_per_s(int threads) {
-  constexpr int64_t count = int64_t{64} << 20;
-  const OwnedTensor x = random_tensor({count}, 3);
-  const float* data = x.view.as<float>();
-  std::vector<float> sums(static_cast<size_t>(threads));
-  const Times times = measure([&] {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; ++thread) {
-      const int64_t begin = count * thread / threads, end = count * (thread + 1) / threads;
-      sums[static_cast<size_t>(thread)] = sum_numbers(data + begin, end - begin);
-    }
-  });
-  use(sums);
-  return 4.0 * static_cast<double>(count) / times.best_s;
+double max_over_ranks(Communicator& world, double value) {
+  world.all_reduce(Tensor(&value, {1}, DType::f64), Reduce::max);
+  return value;
 }
 
 }  // namespace ptrain::bench

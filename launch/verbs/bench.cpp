@@ -3,6 +3,7 @@
 
 #include "launch/bench/bench.h"
 #include "launch/verbs.h"
+#include "src/train/peak.h"
 
 namespace ptrain {
 namespace {
@@ -40,13 +41,19 @@ ModelSpec bench::spec_or_default(const LoadedConfig& loaded) {
   return spec;
 }
 
+std::string bench::device_name(const Runtime& runtime) {
+  if (runtime.gpu == nullptr) return cpu_model();
+  return runtime::device_info(runtime.context.device.index).name;
+}
+
 int run_bench(const Arguments& arguments) {
   const Benchmark& benchmark = find_benchmark(arguments.words[0]);
   check(benchmark.name == "disk" || arguments.words.size() == 1, ExitCode::usage,
         "unexpected \"{}\" behind bench {}", arguments.words.back(), benchmark.name);
   std::vector<std::string_view> required;
   if (benchmark.needs_model) required.push_back("model.path");
-  const LoadedConfig loaded = load_config(arguments, required);
+  LoadedConfig loaded = load_config(arguments, required);
+  if (benchmark.name == "disk") loaded.config.device = Config::Device::cpu;  // needs no GPU
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     const bench::Report report = benchmark.run(runtime, loaded);
     if (!runtime.is_first()) return 0;

@@ -58,8 +58,10 @@ int run_check(const Arguments& arguments) {
   depth_of(arguments);
   arguments.integer("ranks", 1, 1, most_ranks);
   ranks_of_mesh(loaded.config);
-  return run_on_ranks(arguments, loaded.config,
-                      [&](Runtime& runtime) { return check_on_ranks(runtime, loaded); });
+  const auto program = [&](Runtime& runtime) { return check_on_ranks(runtime, loaded); };
+  // Without a step nothing is computed: a run for GPUs can be checked where there are none.
+  if (depth_of(arguments) == CheckDepth::step) return run_on_ranks(arguments, loaded.config, program);
+  return run_on_ranks(arguments, loaded.config.log.level, program);
 }
 
 }  // namespace ptrain

@@ -14,7 +14,7 @@ namespace ptrain {
 int run_eval(const Arguments& arguments) {
   LoadedConfig loaded = load_config(arguments, {"model.path", "data.train"});
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
-    agreed(runtime.world, [&] { refuse_unbuilt(loaded, Scope::this_machine); });
+    agreed(runtime.world, [&] { refuse_unbuilt(loaded); });
     const std::string logits = arguments.value("logits");
     const EvaluationReport report = evaluate_files(loaded, runtime.world, runtime.device, logits);
     if (!runtime.is_first()) return 0;

@@ -43,7 +43,7 @@ struct Task {
 };
 
 Task prepare(const Arguments& arguments, const LoadedConfig& loaded, int ranks) {
-  refuse_unbuilt(loaded, Scope::this_machine);
+  refuse_unbuilt(loaded);
   const std::filesystem::path directory = loaded.config.model.path;
   Task task{.spec = read_model_spec(directory)};
   const ModelSpec& spec = task.spec;

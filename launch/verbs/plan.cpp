@@ -29,7 +29,7 @@ int run_plan(const Arguments& arguments) {
   if (arguments.has("hardware")) hardware = hardware_of(arguments.value("hardware"));
   constexpr std::string_view source = "--ranks says";
   check_config(loaded, {.ranks = ranks, .source = source});
-  refuse_unbuilt(loaded, Scope::configuration);
+  refuse_unbuilt(loaded);
 
   const ModelSpec spec = read_model_spec(loaded.config.model.path);
   const Compute compute = compute_of(loaded.config, planned_device(loaded.config, hardware));

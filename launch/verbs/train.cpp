@@ -32,7 +32,7 @@ int run_train(const Arguments& arguments) {
                               .banner = runtime.gpu ? runtime.gpu->banner : std::vector<std::string>{},
                               .hosts = runtime.session.hosts(),
                               .job = job == nullptr ? "" : job,
-                              .peak_flops = measured_peak(runtime),
+                              .peak_flops = measured_peak(runtime, loaded.config),
                               .say =
                                   [](std::string_view line) {
                                     fmt::print("{}\n", line);

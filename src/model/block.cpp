@@ -26,26 +26,27 @@ void block_forward(Context& context, const BlockEnv& env, const BlockWeights& w,
                    Tensor x, BlockActs& kept, StageScratch& scratch, Tensor y) {
   const BlockDims& dims = env.dims;
   const TensorGroup& group = env.group;
+  const Products& products = env.products;
   // 1. Attention's input, all rows.
   rmsnorm_forward(context, x, {}, w.norm_1, {}, kept.h_1, kept.rstd_1, env.norm_eps);
   const Tensor h_1 = group.enter(kept.h_1, scratch.whole);
   // 2. Heads. Rows beyond N are padding of the sequence-parallel cut: attention leaves them alone.
-  linear_forward(context, h_1, w.qkv, w.qkv_bias, kept.qkv);
+  products.forward(context, h_1, w.qkv, w.qkv_bias, kept.qkv);
   const FusedHeads heads(dims, kept.qkv);
   rope(context, heads.qk, micro.positions, env.cos_sin, dims.D, Rotation::forward);
   attention_forward(context, env.attention, heads.q.row_range(0, dims.N), heads.k.row_range(0, dims.N),
                     heads.v.row_range(0, dims.N), micro.document_start, kept.attention.row_range(0, dims.N),
                     kept.lse);
-  linear_forward(context, kept.attention, w.o, {}, group.addends(scratch.branch));
+  products.forward(context, kept.attention, w.o, {}, group.addends(scratch.branch));
   group.leave(scratch.branch);
   if (w.o_bias) add_bias(context, scratch.branch, w.o_bias);
   // 3. Residual and the feed-forward's input, all rows.
   rmsnorm_forward(context, x, scratch.branch, w.norm_2, kept.x_2, kept.h_2, kept.rstd_2, env.norm_eps);
   const Tensor h_2 = group.enter(kept.h_2, scratch.whole);
   // 4. Gated feed-forward.
-  linear_forward(context, h_2, w.gate_up, w.gate_up_bias, kept.gate_up);
+  products.forward(context, h_2, w.gate_up, w.gate_up_bias, kept.gate_up);
   swiglu_forward(context, kept.gate_up, scratch.act);
-  linear_forward(context, scratch.act, w.down, {}, group.addends(y));
+  products.forward(context, scratch.act, w.down, {}, group.addends(y));
   group.leave(y);
   if (w.down_bias) add_bias(context, y, w.down_bias);
   add(context, kept.x_2, y);
@@ -55,25 +56,26 @@ void block_backward(Context& context, const BlockEnv& env, const BlockWeights& w
                     Tensor x, BlockActs& kept, StageScratch& scratch, Tensor d, BlockWeights& dw) {
   const BlockDims& dims = env.dims;
   const TensorGroup& group = env.group;
+  const Products& products = env.products;
   // 1. Down-projection. gate_up becomes its own gradient, the product act is made again beside it.
   if (w.down_bias) linear_backward_bias(context, d, dw.down_bias);
   Tensor dy = group.enter(d, scratch.whole);
-  linear_backward_input(context, dy, w.down, scratch.dact);
+  products.backward_input(context, dy, w.down, scratch.dact);
   swiglu_backward(context, kept.gate_up, scratch.dact, kept.gate_up, scratch.act);
-  linear_backward_weight(context, dy, scratch.act, dw.down);
+  products.backward_weight(context, dy, scratch.act, dw.down);
   // 2. Gate and up.
   const Tensor h_2 = group.enter(kept.h_2, scratch.whole);
-  linear_backward_weight(context, kept.gate_up, h_2, dw.gate_up);
+  products.backward_weight(context, kept.gate_up, h_2, dw.gate_up);
   if (w.gate_up_bias) linear_backward_bias(context, kept.gate_up, dw.gate_up_bias);
-  linear_backward_input(context, kept.gate_up, w.gate_up, group.addends(scratch.branch));
+  products.backward_input(context, kept.gate_up, w.gate_up, group.addends(scratch.branch));
   group.leave(scratch.branch);
   // 3. d becomes the gradient after attention's residual: of x_2, and so of both its summands.
   rmsnorm_backward(context, kept.x_2, w.norm_2, kept.rstd_2, scratch.branch, d, d, dw.norm_2);
   // 4. Output projection and attention. Padding rows of dqkv and dattention must carry no gradient.
   if (w.o_bias) linear_backward_bias(context, d, dw.o_bias);
   dy = group.enter(d, scratch.whole);
-  linear_backward_input(context, dy, w.o, scratch.dattention);
-  linear_backward_weight(context, dy, kept.attention, dw.o);
+  products.backward_input(context, dy, w.o, scratch.dattention);
+  products.backward_weight(context, dy, kept.attention, dw.o);
   const FusedHeads heads(dims, kept.qkv);
   const FusedHeads dheads(dims, scratch.dqkv);
   if (dims.rows > dims.N) fill(context, scratch.dqkv.row_range(dims.N, dims.rows - dims.N), 0);
@@ -85,9 +87,9 @@ void block_backward(Context& context, const BlockEnv& env, const BlockWeights& w
   rope(context, dheads.qk, micro.positions, env.cos_sin, dims.D, Rotation::backward);
   // 5. q, k, v.
   const Tensor h_1 = group.enter(kept.h_1, scratch.whole);
-  linear_backward_weight(context, scratch.dqkv, h_1, dw.qkv);
+  products.backward_weight(context, scratch.dqkv, h_1, dw.qkv);
   if (w.qkv_bias) linear_backward_bias(context, scratch.dqkv, dw.qkv_bias);
-  linear_backward_input(context, scratch.dqkv, w.qkv, group.addends(scratch.branch));
+  products.backward_input(context, scratch.dqkv, w.qkv, group.addends(scratch.branch));
   group.leave(scratch.branch);
   rmsnorm_backward(context, x, w.norm_1, kept.rstd_1, scratch.branch, d, d, dw.norm_1);
 }

@@ -5,6 +5,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/context.h"
 #include "src/model/activations.h"
+#include "src/model/products.h"
 #include "src/model/tensor_group.h"
 
 namespace ptrain {
@@ -16,6 +17,7 @@ struct BlockEnv {
   Tensor cos_sin;           // (P, D/2, 2)
   AttentionDims attention;  // window of this block
   TensorGroup group;
+  Products products;
 };
 
 /// x: (local_rows, C) -> y: (local_rows, C); leaves `kept` for backward.

@@ -46,6 +46,9 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   const int position = plan.mesh.coordinate_of(rank).pipeline;
   slots_.resize(static_cast<size_t>(plan.slots.at(static_cast<size_t>(position)).at(0)));
 
+  // Every block wants the same beside its tensors.
+  const int64_t product_bytes = blocks > 0 ? plan.workload.units.at(1).scratch_bytes : 0;
+  Tensor products;
   // Everything once as sizes, then once as memory: one table for both.
   const auto grant = [&](const std::function<VisitTensor(std::string)>& to) {
     const VisitTensor each = to("");
@@ -57,6 +60,7 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
     for (size_t slot = 0; slot < slots_.size(); ++slot)
       visit(dims_, blocks, slots_[slot], to(fmt::format("slot {} ", slot)));
     visit(dims_, scratch_, each);
+    each("products", products, {product_bytes}, DType::u8);
     if (is_last) visit(dims_, head_scratch_, to("head "));
   };
   int64_t bytes = 0;
@@ -67,6 +71,7 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   fill_angles();
   weights_ = bind_weights(placed_, parameters_, first_block, blocks);
   if (use == Pass::train) dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
+  products_ = Products(products);
   group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
 }
 
@@ -85,7 +90,8 @@ BlockEnv Stage::block_env(int block, const MicroInput& input) const {
                         .scale = 1.0 / std::sqrt(static_cast<double>(dims_.D)),
                         .window = layer >= spec_.first_window_layer ? spec_.window : 0,
                         .has_documents = input.has_documents},
-          .group = group_};
+          .group = group_,
+          .products = products_};
 }
 
 void Stage::fill_angles() {

@@ -90,6 +90,7 @@ class Stage {
   StageScratch scratch_;
   HeadScratch head_scratch_;
   TensorGroup group_;
+  Products products_;
 };
 
 }  // namespace ptrain

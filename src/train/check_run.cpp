@@ -9,6 +9,7 @@
 
 #include "kernels/base/crc32c.h"
 #include "kernels/base/log.h"
+#include "kernels/base/runtime.h"
 #include "parallel/comm/agree.h"
 #include "parallel/plan/print.h"
 #include "src/data/show_rows.h"
@@ -127,13 +128,12 @@ class RunCheck {
 void RunCheck::judge_configuration() {
   agreed(world_, [&] {
     check_config(loaded_, {.ranks = request_.ranks, .source = request_.source});
-    refuse_unbuilt(loaded_, request_.depth == CheckDepth::step ? Scope::this_machine : Scope::configuration);
+    refuse_unbuilt(loaded_);
   });
   say("configuration   {}: valid for {} rank{}", loaded_.file, request_.ranks,
       request_.ranks == 1 ? "" : "s");
-  for (const std::string& message : unbuilt_choices(loaded_, Scope::this_machine)) {
-    say("not here        {}", message);
-  }
+  if (config_.device == Config::Device::cuda && runtime::device_count() == 0)
+    say("not here        device: cuda, but no GPU can be used on this machine");
 }
 
 void RunCheck::look_at_model() {

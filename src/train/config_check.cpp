@@ -11,7 +11,6 @@ namespace {
 /// A choice that is not built. The row goes when the thing is there.
 struct Unbuilt {
   std::string_view key;
-  Scope scope;
   bool (*is_chosen)(const Config&);
   std::string_view instead;
 };
@@ -19,40 +18,28 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"parallel.schedule", Scope::configuration,
+    {"parallel.schedule",
      [](const C& c) {
        return c.parallel.schedule != C::Schedule::gpipe && c.parallel.schedule != C::Schedule::one_f_one_b;
      },
      "use 1f1b or gpipe"},
-    {"parallel.virtual_stages", Scope::configuration,
-     [](const C& c) { return c.parallel.virtual_stages > 1; }, "use 1"},
-    {"parallel.zero", Scope::configuration, [](const C& c) { return c.parallel.zero > 1; }, "use 0 or 1"},
-    {"parallel.offload", Scope::configuration,
-     [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
-    {"train.recompute", Scope::configuration,
-     [](const C& c) { return c.train.recompute != C::Recompute::none; }, "use none"},
-    {"train.deterministic", Scope::configuration,
-     [](const C& c) { return c.train.deterministic == C::Deterministic::grid; },
+    {"parallel.virtual_stages", [](const C& c) { return c.parallel.virtual_stages > 1; }, "use 1"},
+    {"parallel.zero", [](const C& c) { return c.parallel.zero > 1; }, "use 0 or 1"},
+    {"parallel.offload", [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
+    {"train.recompute", [](const C& c) { return c.train.recompute != C::Recompute::none; }, "use none"},
+    {"train.deterministic", [](const C& c) { return c.train.deterministic == C::Deterministic::grid; },
      "use true: the same grid then gives the same bits"},
-    {"checkpoint.storage", Scope::configuration,
-     [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
+    {"checkpoint.storage", [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
      "use shared, with an output directory that all nodes see"},
-    {"checkpoint.replicas", Scope::configuration, [](const C& c) { return c.checkpoint.replicas > 1; },
-     "use 1"},
-    {"checkpoint.upload", Scope::configuration, [](const C& c) { return c.checkpoint.upload.has_value(); },
+    {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},
+    {"checkpoint.upload", [](const C& c) { return c.checkpoint.upload.has_value(); },
      "use null and copy <output>/checkpoints yourself"},
-    {"data.special_tokens", Scope::configuration,
-     [](const C& c) { return c.data.special_tokens.has_value(); },
+    {"data.special_tokens", [](const C& c) { return c.data.special_tokens.has_value(); },
      "use null and a tokenizer.json that has the tokens"},
-    {"train.hang_timeout_s", Scope::configuration,
+    {"train.hang_timeout_s",
      [](const C& c) { return c.train.hang_timeout_s != Config{}.train.hang_timeout_s; },
      "leave it out: nothing watches for hangs yet"},
-    {"log.trace", Scope::configuration, [](const C& c) { return c.log.trace; }, "use false"},
-    {"device", Scope::this_machine, [](const C& c) { return c.device == C::Device::cuda; },
-     "use cpu or auto: this program was built without CUDA"},
-    {"precision", Scope::this_machine,
-     [](const C& c) { return c.precision != C::Precision::automatic && c.precision != C::Precision::fp32; },
-     "use fp32 or auto: there is no GPU to use, and a CPU computes in fp32"},
+    {"log.trace", [](const C& c) { return c.log.trace; }, "use false"},
 };
 
 void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {
@@ -137,10 +124,9 @@ void check_config(const LoadedConfig& loaded, const WorldSize& world) {
   check_batch(loaded, world);
 }
 
-std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded, Scope scope) {
+std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded) {
   std::vector<std::string> messages;
   for (const Unbuilt& row : unbuilt_table) {
-    if (row.scope == Scope::this_machine && scope == Scope::configuration) continue;
     if (!row.is_chosen(loaded.config)) continue;
     messages.push_back(fmt::format("{} = {} is not built yet; {}", loaded.where(row.key),
                                    value_text(loaded.config, row.key), row.instead));
@@ -148,8 +134,8 @@ std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded, Scope scope
   return messages;
 }
 
-void refuse_unbuilt(const LoadedConfig& loaded, Scope scope) {
-  const std::vector<std::string> messages = unbuilt_choices(loaded, scope);
+void refuse_unbuilt(const LoadedConfig& loaded) {
+  const std::vector<std::string> messages = unbuilt_choices(loaded);
   if (!messages.empty()) fail(ExitCode::usage, "{}", messages.front());
 }
 

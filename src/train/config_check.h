@@ -22,14 +22,10 @@ struct WorldSize {
 /// ExitCode::usage, with the place of the key, the values and the fix.
 void check_config(const LoadedConfig& loaded, const WorldSize& world);
 
-/// Whether to judge what runs on this machine (its device and precision) or the configuration alone, as a
-/// plan does.
-enum class Scope { configuration, this_machine };
-
 /// What the configuration asks for and this program cannot do yet, one message each, what is possible in it.
-std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded, Scope scope);
+std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded);
 
 /// Throws the first of them. Errors: ExitCode::usage.
-void refuse_unbuilt(const LoadedConfig& loaded, Scope scope);
+void refuse_unbuilt(const LoadedConfig& loaded);
 
 }  // namespace ptrain

@@ -1,5 +1,6 @@
 // How fast a node multiplies, as `ptrain bench gemm` found it: kept in a small JSON file, a record for each
-// CPU model and number of threads at work, and read by training for MFU. Not for measuring.
+// CPU model and number of threads at work, or GPU and type of its products, and read by training for MFU. Not
+// for measuring.
 #pragma once
 
 #include <filesystem>
@@ -10,16 +11,16 @@
 
 namespace ptrain {
 
-/// Whose speed it is: all threads that compute on one node at the same time, over all its ranks.
+/// Whose speed it is: all threads that compute on one node at the same time, over all its ranks; or all GPUs.
 struct PeakKey {
-  std::string cpu;
-  int threads = 1;
+  std::string cpu;  // or a GPU's name and what it multiplies, "NVIDIA H200, bf16"
+  int threads = 1;  // or ranks
 };
 
 struct NodePeak {
-  double sgemm_flops = 0;       // a second: the best matrix product in f32; what MFU is a share of
-  double fma_flops = 0;         // a second: multiply-adds on registers alone
-  double read_bytes_per_s = 0;  // of memory that no cache holds
+  double sgemm_flops = 0;       // a second: the best matrix product (a CPU's in f32); MFU is a share of it
+  double fma_flops = 0;         // a second: multiply-adds on registers alone; of GPUs sgemm_flops
+  double read_bytes_per_s = 0;  // of memory that no cache holds; of GPUs their copies, read and written
 };
 
 /// The processor's name, family and model as Linux says them, "AMD EPYC (25/17)"; "unknown CPU" where it does

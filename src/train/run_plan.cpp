@@ -3,13 +3,11 @@
 #include <algorithm>
 
 #include "kernels/ops/scratch.h"
+#include "src/model/products.h"
 #include "src/model/workload.h"
 
 namespace ptrain {
 
-namespace {
-
-/// The largest sizes that ops meet on a rank.
 ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute) {
   const int64_t tp = parallel.tensor;
   const auto share = [&](int64_t whole) { return (whole + tp - 1) / tp; };
@@ -27,8 +25,6 @@ ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel
           .is_fp8 = compute.precision == Config::Precision::fp8};
 }
 
-}  // namespace
-
 Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started) {
   check(config.data.sequence_length <= spec.max_positions, ExitCode::usage,
@@ -41,7 +37,14 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compu
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   Workload workload = workload_of(spec, sequence_parallel, parallel.pipeline, parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);
-  workload.op_scratch_bytes = op_scratch_bytes(compute.device, scratch_sizes(spec, parallel, compute));
+  const ScratchSizes sizes = scratch_sizes(spec, parallel, compute);
+  workload.op_scratch_bytes = op_scratch_bytes(compute.device, sizes);
+  if (compute.precision == Config::Precision::fp8) {
+    const std::string objection = objection_to_fp8(sizes, sizes.N);
+    check(objection.empty(), ExitCode::usage, "{}", objection);
+    for (Unit& unit : workload.units)
+      if (unit.kind == UnitKind::block) unit.scratch_bytes = product_scratch_bytes(sizes);
+  }
   return make_plan(workload, parallel, world, started);
 }
 

@@ -1,6 +1,7 @@
 // From the configuration and the model to the plan that the run executes. Pure.
 #pragma once
 
+#include "kernels/ops/scratch.h"
 #include "parallel/plan/plan.h"
 #include "src/model/spec.h"
 #include "src/train/config_plan.h"
@@ -11,5 +12,8 @@ namespace ptrain {
 /// positions. `started`: the words for where the number of ranks comes from.
 Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started = "mpirun started");
+
+/// The largest sizes that the ops of a rank meet, for their scratch.
+ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute);
 
 }  // namespace ptrain

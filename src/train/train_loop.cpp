@@ -109,7 +109,7 @@ class Run {
 void Run::claim_output() {
   agreed(world_, [&] {
     check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
-    refuse_unbuilt(loaded_, Scope::this_machine);
+    refuse_unbuilt(loaded_);
     if (!is_first()) return;
     if (loaded_.is_set("checkpoint.asynchronous") && config_.checkpoint.asynchronous) {
       log::warn("{}: training waits while a checkpoint is written; saving behind its back is not built yet",

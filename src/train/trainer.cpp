@@ -6,6 +6,7 @@
 
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
+#include "parallel/comm/agree.h"
 #include "parallel/plan/launch_order.h"
 #include "src/model/host_flat.h"
 #include "src/train/lr.h"
@@ -29,6 +30,7 @@ Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
 /// checked over all ranks before there is any.
 MeshComms comms_for(Communicator& world, const Plan& plan, const RunDevice& device) {
   if (device.context.device.kind == DeviceKind::cpu) return make_mesh_comms(world, plan.mesh);
+  agreed(world, [&] { check_launch_order(plan); });
   DeviceCommOptions options = device.comms;
   options.edges = transfer_edges(plan);
   return make_device_comms(world, plan.mesh, device.context.device, *device.context.stream, options);
@@ -153,14 +155,12 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   optimizer_.bind(m, v, master);
   loss_scale_.is_used = types.param == DType::f16;
   for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(stage_.make_staging());
-  sync_.bind(stage_.gradients(), staging);
+  sync_.bind(stage_.gradients(), staging, context_.stream);
 }
 
 Trainer::~Trainer() = default;
 
 void Trainer::load_rows(const Batches& batches, int64_t step) {
-  // A GPU may still copy what the last step put there.
-  if (context_.stream != nullptr) context_.stream->synchronize();
   rows_.clear();
   for (int micro = 0; micro < plan_.micros; ++micro) {
     const MicroBatch& rows = rows_.emplace_back(batches.micro_batch(step, coordinate().data, micro));
@@ -299,6 +299,8 @@ Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const Logits
   shows_logits_ = each ? &each : nullptr;
   stage_.clear();
   for (int64_t step = 1; step <= steps; ++step) {
+    // A GPU may still copy the rows of the step before; of a training step it has done so.
+    if (context_.stream != nullptr) context_.stream->synchronize();
     load_rows(batches, step);
     evaluated_step_ = step;
     for (const MicroBatch& rows : rows_) {

@@ -9,7 +9,10 @@
 
 #include "src/data/batches.h"
 #include "src/model/init.h"
+#include "src/model/products.h"
 #include "src/model/workload.h"
+#include "src/train/host_state.h"
+#include "src/train/run_plan.h"
 #include "src/train/trainer.h"
 #include "tests/support/golden.h"
 
@@ -66,7 +69,7 @@ struct CurveCase {
 };
 
 /// The plan of a case on a grid; nothing where the grid does not fit the model.
-inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid) {
+inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, const Compute& compute = {}) {
   ParallelConfig parallel;
   parallel.tensor = grid.tensor;
   parallel.pipeline = grid.pipeline;
@@ -78,9 +81,16 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid) {
   parallel.global = golden.global;
   parallel.sequence_length = golden.sequence_length;
   parallel.bucket_elements = 20'000;  // several buckets also for a small model
+  parallel.types = state_types(compute.precision);
   const auto sequence_parallel = grid.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   try {
-    return make_plan(workload_of(golden.spec, sequence_parallel, grid.pipeline), parallel, grid.world());
+    Workload workload = workload_of(golden.spec, sequence_parallel, grid.pipeline, parallel.types.param);
+    workload.op_scratch_bytes =
+        op_scratch_bytes(compute.device, scratch_sizes(golden.spec, parallel, compute));
+    const ScratchSizes sizes = scratch_sizes(golden.spec, parallel, compute);
+    for (Unit& unit : workload.units)
+      if (unit.kind == UnitKind::block) unit.scratch_bytes = product_scratch_bytes(sizes);
+    return make_plan(workload, parallel, grid.world());
   } catch (const Error& error) {
     if (error.code() != ExitCode::usage) throw;
     return std::nullopt;
@@ -109,14 +119,23 @@ inline std::vector<Grid> all_grids(const CurveCase& golden, int world) {
   return grids;
 }
 
+/// Fills a trainer of any device and precision from the case's weights.
+inline void load_golden_weights(const SafetensorsFile& file, Trainer& trainer) {
+  HostState state(trainer, HostState::Parts::weights);
+  load_golden_weights(file, trainer.stage().placed(), state.weights());
+  state.put();
+}
+
 /// Trains `steps` steps (0: the curve's) from the case's weights. Runs on every rank of `world`.
 inline std::vector<StepResult> train_on(const CurveCase& golden, const Grid& grid, Communicator& world,
-                                        int64_t steps = 0) {
+                                        int64_t steps = 0, const RunDevice& device = {},
+                                        Config::Precision precision = Config::Precision::fp32) {
   const Batches batches(
       *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
       {.micro = grid.micro, .global = golden.global, .data = grid.data}, {.shuffle = Shuffle::off});
-  Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
-  load_golden_weights(golden.weights, trainer.stage());
+  const Compute compute{.device = device.context.device.kind, .precision = precision};
+  Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid, compute), world, device);
+  load_golden_weights(golden.weights, trainer);
   std::vector<StepResult> results;
   for (int64_t step = 1; step <= (steps > 0 ? steps : golden.steps); ++step) {
     results.push_back(trainer.step(batches, step, golden.steps));

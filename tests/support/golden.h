@@ -63,6 +63,14 @@ inline void load_golden_weights(const SafetensorsFile& file, Stage& stage) {
   }
 }
 
+/// The same into a flat tensor on the host.
+inline void load_golden_weights(const SafetensorsFile& file, const std::vector<PlacedWeight>& placed,
+                                Tensor flat) {
+  for (const PlacedWeight& weight : placed)
+    file.read_box(weight.spec.piece.name, weight.box,
+                  Tensor(flat.at(weight.offset), weight.box.extent, flat.dtype));
+}
+
 /// The largest difference over the largest entry of `want`.
 inline double relative_to_largest(std::span<const float> got, std::span<const float> want) {
   double difference = 0, largest = 0;

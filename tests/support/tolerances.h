@@ -64,4 +64,14 @@ inline constexpr double golden = 2e-5;            // of the tensor's largest ent
 inline constexpr double golden_loss = 5e-6;       // relative
 inline constexpr double golden_grad_norm = 5e-5;  // relative
 
+/// A small model in bf16 (unit 2^-8, the coarser of the two) against itself in fp32 or on another device:
+/// every activation errs by half a unit, the errors are random in sign and mostly cancel in a loss over
+/// hundreds of tokens: one unit is allowed; of a norm, where they add up as squares, four.
+inline constexpr double half_loss = 0x1p-8;       // relative
+inline constexpr double half_grad_norm = 0x1p-6;  // relative
+
+/// Products of E4M3 operands (unit 2^-3, half of it a rounding) of which a sum of dozens is taken: a few per
+/// cent of an activation, which a residual stream of few layers passes on in part.
+inline constexpr double fp8_loss = 0x1p-5;  // relative
+
 }  // namespace ptrain::tolerance

@@ -49,6 +49,52 @@ TEST_P(Curve, IsTheReferencesOnEveryGrid) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, Curve, testing::Values("llama-grid", "llama-gqa-tied", "llama-bias"));
 
+TEST(HalfCurve, StaysByTheReferenceOnEveryKindOfGrid) {
+  const CurveCase golden("llama-gqa-tied");
+  for (Config::Precision precision :
+       {Config::Precision::bf16, Config::Precision::fp16, Config::Precision::fp8}) {
+    for (const Grid& grid : {Grid{.micro = 2}, Grid{.tensor = 2, .micro = 2, .is_sequence_parallel = true},
+                             Grid{.pipeline = 2, .data = 2}}) {
+      run_ranks(grid.world(), [&](Communicator& world) {
+        const auto results = train_on(golden, grid, world, 0, {}, precision);
+        const double coarseness =
+            precision == Config::Precision::fp8 ? tolerance::fp8_loss : tolerance::half_loss;
+        for (size_t i = 0; i < results.size(); ++i) {
+          const double want = golden.curve["curve"][i]["loss"].get<double>();
+          EXPECT_NEAR(results[i].loss, want, coarseness * want) << to_string(grid) << " step " << i + 1;
+          EXPECT_FALSE(results[i].is_skipped);
+        }
+      });
+    }
+  }
+}
+
+TEST(HalfCurve, AnOverflowIsSkippedByAllRanksAndHalvesTheScale) {
+  const CurveCase golden("llama-gqa-tied");
+  const Grid grid{.tensor = 2, .data = 2};
+  run_ranks(grid.world(), [&](Communicator& world) {
+    const Compute compute{.precision = Config::Precision::fp16};
+    const Batches batches(
+        *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
+        {.micro = grid.micro, .global = golden.global, .data = grid.data}, {.shuffle = Shuffle::off});
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid, compute), world, Context{});
+    load_golden_weights(golden.weights, trainer);
+    HostState before(trainer), after(trainer);
+    before.get();
+    trainer.loss_scale().restore(0x1p120, 0);  // no gradient can bear that
+    const StepResult skipped = trainer.step(batches, 1, golden.steps);
+    EXPECT_TRUE(skipped.is_skipped);
+    EXPECT_EQ(trainer.updates(), 0);
+    EXPECT_EQ(trainer.loss_scale().value(), 0x1p119);
+    after.get();
+    const auto was = before.weights().span<float>(), is = after.weights().span<float>();
+    EXPECT_TRUE(std::equal(was.begin(), was.end(), is.begin()));
+    trainer.loss_scale().restore(1024, 0);
+    EXPECT_FALSE(trainer.step(batches, 2, golden.steps).is_skipped);
+    EXPECT_EQ(trainer.updates(), 1);
+  });
+}
+
 std::vector<double> bits_of(const std::vector<StepResult>& results) {
   std::vector<double> bits;
   for (const StepResult& result : results) bits.insert(bits.end(), {result.loss, result.grad_norm});

@@ -31,10 +31,11 @@ std::vector<StepResult> go(const CurveCase& golden, const Grid& grid, Trainer& t
 }
 
 /// Trains to the half on `grid` and saves there, files in `dtype`.
-void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem::path& root, DType dtype) {
+void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem::path& root, DType dtype,
+               const Compute& compute = {}) {
   run_ranks(grid.world(), [&](Communicator& world) {
-    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
-    load_golden_weights(golden.weights, trainer.stage());
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid, compute), world, Context{});
+    load_golden_weights(golden.weights, trainer);
     go(golden, grid, trainer, 0, half);
     HostState state(trainer);
     state.get();
@@ -49,10 +50,10 @@ void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem:
 
 /// Loads the checkpoint on `grid` and trains on; the first rank's results.
 std::vector<StepResult> resume_half(const CurveCase& golden, const Grid& grid,
-                                    const std::filesystem::path& root) {
+                                    const std::filesystem::path& root, const Compute& compute = {}) {
   std::vector<StepResult> results;
   run_ranks(grid.world(), [&](Communicator& world) {
-    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
+    Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid, compute), world, Context{});
     HostState state(trainer);
     const auto found = resume_newest(world, root, slices_to_load(trainer, state));
     ASSERT_TRUE(found.has_value());
@@ -88,6 +89,30 @@ TEST(Resume, OnTheSameGridGivesTheBitsOfTheUnbrokenRun) {
       for (size_t i = 0; i < resumed.size(); ++i) {
         EXPECT_EQ(resumed[i].loss, unbroken[i + half].loss) << to_string(grid) << " " << name_of(dtype);
         EXPECT_EQ(resumed[i].grad_norm, unbroken[i + half].grad_norm) << to_string(grid);
+      }
+    }
+  }
+}
+
+TEST(Resume, InSixteenBitsIsBitwiseTheUnbrokenRun) {
+  const CurveCase golden("llama-gqa-tied");
+  for (Config::Precision precision : {Config::Precision::bf16, Config::Precision::fp16}) {
+    const Compute compute{.precision = precision};
+    for (const Grid& grid : {Grid{.micro = 2}, Grid{.data = 2}, Grid{.tensor = 2}}) {
+      std::vector<StepResult> unbroken;
+      run_ranks(grid.world(), [&](Communicator& world) {
+        const auto mine = train_on(golden, grid, world, all, {}, precision);
+        if (world.rank() == 0) unbroken = mine;
+      });
+      for (DType dtype : {DType::f32, DType::bf16}) {
+        const TemporaryDirectory root;
+        save_half(golden, grid, root.path(), dtype, compute);
+        const auto resumed = resume_half(golden, grid, root.path(), compute);
+        ASSERT_EQ(resumed.size(), static_cast<size_t>(all - half));
+        for (size_t i = 0; i < resumed.size(); ++i) {
+          EXPECT_EQ(resumed[i].loss, unbroken[i + half].loss) << to_string(grid) << " " << name_of(dtype);
+          EXPECT_EQ(resumed[i].grad_norm, unbroken[i + half].grad_norm) << to_string(grid);
+        }
       }
     }
   }

@@ -1,0 +1,93 @@
+// The loss curve of a golden case on GPUs: the whole trainer over device memory, streams and NCCL. Emulated
+// devices and a fake NCCL between threads, or GPUs and the library, as the test was linked.
+#include <gtest/gtest.h>
+
+#include "kernels/ops/libraries.h"
+#include "tests/support/curve.h"
+#include "tests/support/device_ranks.h"
+#include "tests/support/ranks.h"
+#include "tests/support/tolerances.h"
+
+namespace ptrain {
+namespace {
+
+constexpr int64_t steps = 2;
+
+struct DeviceCase {
+  Grid grid;
+  Through through = Through::nccl;
+  Config::Precision precision = Config::Precision::fp32;
+};
+
+std::string name_of(const DeviceCase& c) {
+  return fmt::format("{} {} {}", to_string(c.grid), name_of(c.through),
+                     c.precision == Config::Precision::fp32   ? "fp32"
+                     : c.precision == Config::Precision::bf16 ? "bf16"
+                                                              : "fp16");
+}
+
+/// Rank 0's results on devices.
+std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCase& c) {
+  std::vector<StepResult> results;
+  const MakeNccl make = nccl_for_ranks(c.through);
+  run_ranks(c.grid.world(), [&](Communicator& world) {
+    const Device device = device_of(world.rank(), c.through);
+    const std::unique_ptr<Nccl> nccl = make();
+    const Stream stream(device);
+    const std::unique_ptr<Libraries> libraries = make_libraries(device, {});
+    Context context;
+    context.device = device;
+    context.stream = &stream;
+    context.libraries = libraries.get();
+    const auto mine = train_on(golden, c.grid, world, steps,
+                               RunDevice(context, {.nccl = nccl.get(), .deadline_s = 20}), c.precision);
+    if (world.rank() == 0) results = mine;
+  });
+  return results;
+}
+
+const Grid alone{.micro = 2};
+
+TEST(DeviceCurve, IsTheReferencesInFp32OnEveryKindOfGrid) {
+  const CurveCase golden("llama-gqa-tied");
+  int cases = 0;
+  for (const DeviceCase& c :
+       {DeviceCase{alone}, DeviceCase{{.tensor = 2, .micro = 2}},
+        DeviceCase{{.tensor = 2, .micro = 2, .is_sequence_parallel = true}},
+        DeviceCase{{.pipeline = 2, .micro = 2}}, DeviceCase{{.data = 2, .micro = 2, .zero = 0}},
+        DeviceCase{{.data = 2, .micro = 2}}, DeviceCase{{.tensor = 2, .micro = 2}, Through::host},
+        DeviceCase{{.pipeline = 2, .data = 2, .micro = 2}},
+        DeviceCase{{.pipeline = 2, .micro = 2}, Through::host}}) {
+    ASSERT_TRUE(plan_on(golden, c.grid)) << name_of(c);
+    if (!why_not(c.through, c.grid.world()).empty()) continue;
+    ++cases;
+    const auto results = train_on_devices(golden, c);
+    ASSERT_EQ(results.size(), steps) << name_of(c);
+    for (size_t i = 0; i < results.size(); ++i) {
+      const Json& want = golden.curve["curve"][i];
+      const double loss = want["loss"].get<double>(), norm = want["grad_norm"].get<double>();
+      EXPECT_NEAR(results[i].loss, loss, tolerance::golden_loss * loss) << name_of(c) << " step " << i + 1;
+      EXPECT_NEAR(results[i].grad_norm, norm, tolerance::golden_grad_norm * norm) << name_of(c);
+    }
+  }
+  EXPECT_GE(cases, 1);
+  RecordProperty("cases", cases);
+}
+
+TEST(DeviceCurve, InSixteenBitsIsTheCpusOfTheSamePrecision) {
+  const CurveCase golden("llama-gqa-tied");
+  for (Config::Precision precision : {Config::Precision::bf16, Config::Precision::fp16}) {
+    std::vector<StepResult> cpu;
+    run_ranks(1, [&](Communicator& world) { cpu = train_on(golden, alone, world, steps, {}, precision); });
+    const auto device = train_on_devices(golden, {alone, Through::nccl, precision});
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      const double want = golden.curve["curve"][i]["loss"].get<double>();
+      EXPECT_NEAR(device[i].loss, cpu[i].loss, tolerance::half_loss * want);
+      EXPECT_NEAR(cpu[i].loss, want, tolerance::half_loss * want);
+      EXPECT_NEAR(device[i].grad_norm, cpu[i].grad_norm, tolerance::half_grad_norm * cpu[i].grad_norm);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ptrain
