@@ -215,9 +215,11 @@ def products_table(results, peak):
 
 
 def collectives_table(results):
-    rows = [[call["name"], f"{call['bytes']:,}", f"{1e6 * call['median_s']:.1f}", f"{call['bytes'] / call['median_s'] / 1e9:.2f}"]
+    rows = [[call["name"], call.get("memory", NOTHING), f"{call['bytes']:,}", f"{1e6 * call['median_s']:.1f}",
+             f"{call['bytes'] / call['median_s'] / 1e9:.2f}"]
             for row in results.rows("ptrain.collectives") for call in row.get("calls", [])]
-    return paper.table(["two ranks on one GPU: not a network's speed", "bytes", "median µs", "GB/s"], rows) if rows else None
+    head = ["two ranks on one GPU: not a network's speed", "memory", "bytes", "median µs", "GB/s"]
+    return paper.table(head, rows) if rows else None
 
 
 # Largest relative difference of a loss to that of one rank: fp32 as everywhere in the tests; bf16 rounds each sum elsewhere.
@@ -279,6 +281,9 @@ def heading(results):
     lines = [f"GPU, driver, memory, highest clock, power limit, MIG: {gpu}"]
     version = results.text("machine.ptrain").split("\n")
     lines.append("; ".join(line for line in version if line.split(" ")[0] in ("ptrain", "git", "cuda", "nccl", "cudnn")))
+    devices = {row["device"] for row in results.rows(r"(ptrain|start)\..*") if row.get("device")}
+    if devices:
+        lines.append(f"ptrain computed on: {', '.join(sorted(devices))}")
     if torch:
         lines.append(f"PyTorch {torch[0].get('version')}, transformers "
                      f"{next((row['transformers'] for row in torch if 'transformers' in row), NOTHING)}")

@@ -58,6 +58,7 @@ class Table(unittest.TestCase):
 
     def test_the_sample_says_that_it_is_one(self):
         self.assertIn("SAMPLE, NOT A MEASUREMENT", self.text)
+        self.assertIn("ptrain computed on: SAMPLE", self.text)
 
     def test_a_curve_that_left_one_rank_fails_the_run(self):
         self.assertEqual(self.done.returncode, 3, self.done.stderr)
@@ -103,6 +104,9 @@ class Table(unittest.TestCase):
         self.assertEqual(cells(self.text, "tensor2", "bf16")[2], "met")
         self.assertIn("NCCL 2.28 refuses", cells(self.text, "data2", "fp32")[0])
         self.assertIn("not compared", cells(self.text, "data2", "bf16")[0], "two steps are not three")
+
+    def test_collectives_name_their_memory(self):
+        self.assertEqual(cells(self.text, "all-reduce"), ["device", "1,000,000", "1000.0", "1.00"])
 
     def test_cases_and_sanitizers_are_counted_by_program(self):
         self.assertEqual(cells(self.text, "test_gpu_norm"), ["2 passed, 0 failed, 1 skipped", "0 errors", "2 errors"])
