@@ -193,26 +193,41 @@ void add_optimizer(std::vector<OpCase>& cases, const Sizes& s) {
                    }});
 }
 
-/// A layer's input on its way to an 8-bit product.
+/// How often the operands of a block's products hold N * C elements: each of a layer's three tensors goes
+/// into two of its products, once as it is and once turned.
+double operands_of_block(const ModelSpec& spec, int64_t N) {
+  const int64_t layers[][2] = {{spec.C, (spec.H + 2 * spec.K) * spec.D},
+                               {spec.H * spec.D, spec.C},
+                               {spec.C, 2 * spec.F},
+                               {spec.F, spec.C}};
+  double elements = 0;
+  for (const auto& [C, O] : layers) elements += number(N * C + O * C + N * O);
+  return elements / number(N * spec.C);
+}
+
+/// Tensors on their way to an 8-bit product.
 void add_quantize(std::vector<OpCase>& cases, const Sizes& s) {
   if (!s.is_fp8) return;
   const int64_t N = s.N, C = s.spec.C;
-  const double elements = number(N * C);
+  const double elements = number(N * C), calls = s.layers() * operands_of_block(s.spec, N);
   Context& context = s.context;
   const DType dtype = s.dtype;
-  cases.push_back({"amax", s.bytes_of(elements), 0, 4 * s.layers(), [=, &context](Tensors& made) {
+  cases.push_back({"amax", s.bytes_of(elements), 0, 2 * calls, [=, &context](Tensors& made) {
                      const Tensor x = made.random({N, C}, dtype), amax = made.zeros({1}, DType::f32);
                      return [=, &context] { update_amax(context, x, amax); };
                    }});
-  cases.push_back({"quantize, and transposed", s.bytes_of(elements) + 2 * elements, 0, 4 * s.layers(),
-                   [=, &context](Tensors& made) {
-                     const OwnedTensor one({1}, DType::f32);
-                     *one.view.as<float>() = 1;
-                     const Tensor x = made.random({N, C}, dtype), scale = made.copy_of(one.view),
-                                  y = made.zeros({N, C}, DType::f8_e4m3),
-                                  y_t = made.zeros({C, N}, DType::f8_e4m3);
-                     return [=, &context] { quantize(context, x, scale, y, y_t); };
-                   }});
+  for (const bool is_turned : {false, true}) {
+    cases.push_back({is_turned ? "quantize, turned" : "quantize", s.bytes_of(elements) + elements, 0, calls,
+                     [=, &context](Tensors& made) {
+                       const OwnedTensor one({1}, DType::f32);
+                       *one.view.as<float>() = 1;
+                       const Tensor x = made.random({N, C}, dtype), scale = made.copy_of(one.view);
+                       const Tensor y = made.zeros(is_turned ? Shape{C, N} : Shape{N, C}, DType::f8_e4m3);
+                       return [=, &context] {
+                         quantize(context, x, scale, is_turned ? Tensor() : y, is_turned ? y : Tensor());
+                       };
+                     }});
+  }
 }
 
 }  // namespace

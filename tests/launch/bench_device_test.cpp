@@ -38,7 +38,7 @@ TEST(BenchDevice, EveryOpOfAStepIsMeasuredInEveryPrecision) {
   TestDevice device;
   const ModelSpec spec = small_spec();
   for (Config::Precision precision :
-       {Config::Precision::fp32, Config::Precision::bf16, Config::Precision::fp16}) {
+       {Config::Precision::fp32, Config::Precision::bf16, Config::Precision::fp16, Config::Precision::fp8}) {
     const Compute compute{DeviceKind::cuda, precision};
     Workbench bench(device.gpu(), sizes_of(spec, 1, 19, compute), small_ballast);
     for (const OpCase& op : op_cases(bench, spec, 1, 19, compute)) {
