@@ -10,24 +10,37 @@
 namespace ptrain {
 namespace {
 
-/// A chunk of supervised rows and its tensors, cut to `count` rows.
+/// Every shape of a product is a choice among algorithms that a GPU's library makes once: there the rows of a
+/// chunk are filled up with zeros to a few sizes, which add nothing to any sum.
+int64_t product_rows(int64_t count, int64_t capacity, Device device) {
+  constexpr int64_t step = 128;
+  return device.kind == DeviceKind::cpu ? count : std::min(capacity, (count + step - 1) / step * step);
+}
+
+/// A chunk of supervised rows and its tensors, cut to `count` rows; those of the products may have a few
+/// more.
 struct Chunk {
   Chunk(const MicroInput& input, HeadScratch& scratch, int64_t begin, int64_t count, const BlockDims& dims)
       : rows(Tensor(input.supervised.at(begin), {count}, DType::i32, input.supervised.device)),
         targets(Tensor(input.targets.at(begin), {count}, DType::i32, input.targets.device)),
+        product_inputs(scratch.selected.row_range(
+            0, product_rows(count, scratch.selected.rows(), scratch.selected.device))),
+        product_logits(scratch.logits.row_range(0, product_inputs.rows())),
         selected(scratch.selected.row_range(0, count)),
         logits(scratch.logits.row_range(0, count)),
         statistics(scratch.statistics.row_range(0, count)),
         parts(scratch.parts.data, {dims.tensor, count, 3}, scratch.parts.dtype, scratch.parts.device) {}
 
-  Tensor rows, targets, selected, logits, statistics, parts;
+  Tensor rows, targets, product_inputs, product_logits, selected, logits, statistics, parts;
 };
 
 /// Logits of the chunk, their statistics over the whole vocabulary, and the loss.
 void chunk_loss(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor h, Chunk& chunk,
                 Tensor loss) {
   gather_rows(context, h, chunk.rows, chunk.selected);
-  linear_forward(context, chunk.selected, w.table, {}, chunk.logits);
+  const int64_t count = chunk.selected.rows(), more = chunk.product_inputs.rows() - count;
+  if (more > 0) fill(context, chunk.product_inputs.row_range(count, more), 0);
+  linear_forward(context, chunk.product_inputs, w.table, {}, chunk.product_logits);
   loss_statistics(context, chunk.logits, chunk.targets, env.dims.local.first_id, chunk.statistics);
   if (env.group.size() > 1) {
     env.group.comm()->all_gather(chunk.statistics, chunk.parts);
@@ -67,8 +80,8 @@ void head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeig
     chunk_loss(context, env, w, h, chunk, scratch.loss);
     loss_backward(context, chunk.logits, chunk.statistics, chunk.targets, env.dims.local.first_id,
                   loss_scale);
-    linear_backward_weight(context, chunk.logits, chunk.selected, dw.table);
-    linear_backward_input(context, chunk.logits, w.table, chunk.selected);
+    linear_backward_weight(context, chunk.product_logits, chunk.product_inputs, dw.table);
+    linear_backward_input(context, chunk.product_logits, w.table, chunk.product_inputs);
     scatter_rows(context, chunk.selected, chunk.rows, dh);
   });
   env.group.leave(d);

@@ -25,6 +25,14 @@ std::vector<PlacedWeight> place(const std::vector<WeightSpec>& table, const Flat
   return placed;
 }
 
+/// A block's dozen kernels take the host about 50 us to enqueue. Where a fast GPU (400 TFLOP/s) is done with
+/// their products in ten times that, the host is in its way.
+bool is_bound_by_launches(const ModelSpec& spec, int64_t rows) {
+  const auto weights = static_cast<double>(spec.C * spec.D * (2 * spec.H + 2 * spec.K) + 3 * spec.C * spec.F);
+  constexpr double flops_of_a_gpu = 400e12, short_s = 500e-6;
+  return 2 * weights * static_cast<double>(rows) < short_s * flops_of_a_gpu;
+}
+
 SequenceParallel sequence_parallel_of(const Plan& plan) {
   return plan.parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
 }
@@ -72,6 +80,9 @@ Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms
   weights_ = bind_weights(placed_, parameters_, first_block, blocks);
   if (use == Pass::train) dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
   products_ = Products(products);
+  // Collectives of a tensor group stay outside of graphs.
+  is_launch_bound_ =
+      context_.stream != nullptr && comms.tensor == nullptr && is_bound_by_launches(spec, dims_.N);
   group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
 }
 
@@ -153,8 +164,17 @@ void Stage::load(int slot, const MicroInput& staging) {
   input.has_documents = staging.has_documents;
 }
 
-void Stage::forward(int slot, Pass pass, double loss_scale) {
-  SlotActs& acts = slots_[static_cast<size_t>(slot)];
+template <class Work>
+void Stage::as_graph(const GraphKey& key, const Work& work) {
+  if (!is_launch_bound_) return work();
+  // The first time libraries choose their algorithms; what is recorded the second time is what then runs.
+  Captured& captured = graphs_[key];
+  if (captured.uses++ == 0) return work();
+  if (!captured.graph) captured.graph.capture(*context_.stream, work);
+  captured.graph.launch(*context_.stream);
+}
+
+void Stage::forward_layers(SlotActs& acts) {
   if (has_embedding()) {
     embedding_forward(context_, acts.input.ids, weights_.embedding, dims_.local.first_id,
                       group_.addends(acts.x[0]));
@@ -165,6 +185,11 @@ void Stage::forward(int slot, Pass pass, double loss_scale) {
     block_forward(context_, block_env(block, acts.input), weights_.blocks[i], acts.input, acts.x[i],
                   acts.blocks[i], scratch_, acts.x[i + 1]);
   }
+}
+
+void Stage::forward(int slot, Pass pass, double loss_scale) {
+  SlotActs& acts = slots_[static_cast<size_t>(slot)];
+  as_graph({slot, false, 0, acts.input.has_documents}, [&] { forward_layers(acts); });
   if (!has_head()) return;
   const HeadEnv env = head_env();
   const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
@@ -179,6 +204,11 @@ void Stage::forward(int slot, Pass pass, double loss_scale) {
 
 void Stage::backward(int slot, Range units) {
   SlotActs& acts = slots_[static_cast<size_t>(slot)];
+  as_graph({slot, true, units.begin * (spec_.L + 3) + units.count, acts.input.has_documents},
+           [&] { backward_units(acts, units); });
+}
+
+void Stage::backward_units(SlotActs& acts, Range units) {
   const int64_t first_block_unit = std::max(first_unit_, 1);
   for (int64_t unit = units.end() - 1; unit >= units.begin; --unit) {
     if (unit == spec_.L + 1) continue;  // the head's backward is part of its forward

@@ -3,9 +3,12 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <span>
+#include <tuple>
 #include <vector>
 
+#include "kernels/base/stream.h"
 #include "parallel/plan/plan.h"
 #include "src/model/block.h"
 #include "src/model/head.h"
@@ -70,6 +73,17 @@ class Stage {
   void clear();
 
  private:
+  /// What of a slot runs without a look at the host: (slot, is backward, its run of units, has documents).
+  using GraphKey = std::tuple<int, bool, int64_t, bool>;
+  struct Captured {
+    int64_t uses = 0;
+    Graph graph;
+  };
+  void forward_layers(SlotActs& acts);
+  void backward_units(SlotActs& acts, Range units);
+  /// Runs what `work` enqueues; where the stage is bound by launches, from the third time on as one graph.
+  template <class Work>
+  void as_graph(const GraphKey& key, const Work& work);
   BlockEnv block_env(int block, const MicroInput& input) const;
   void fill_angles();
   void put(Tensor from, Tensor to);
@@ -84,6 +98,8 @@ class Stage {
   std::vector<PlacedWeight> placed_;
   Arena arena_;
   std::vector<Buffer> staging_;
+  std::map<GraphKey, Captured> graphs_;
+  bool is_launch_bound_ = false;
   Tensor parameters_, gradients_, cos_sin_;
   StageWeights weights_, dweights_;
   std::vector<SlotActs> slots_;

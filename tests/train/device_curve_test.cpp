@@ -5,6 +5,7 @@
 #include "kernels/ops/libraries.h"
 #include "tests/support/curve.h"
 #include "tests/support/device_ranks.h"
+#include "tests/support/emulation/emulated_device.h"
 #include "tests/support/ranks.h"
 #include "tests/support/tolerances.h"
 
@@ -26,9 +27,8 @@ std::string name_of(const DeviceCase& c) {
                                                               : "fp16");
 }
 
-/// Rank 0's results on devices.
-std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCase& c) {
-  std::vector<StepResult> results;
+/// Calls body(world, device) on ranks with a device each.
+void on_devices(const DeviceCase& c, const std::function<void(Communicator&, const RunDevice&)>& body) {
   const MakeNccl make = nccl_for_ranks(c.through);
   run_ranks(c.grid.world(), [&](Communicator& world) {
     const Device device = device_of(world.rank(), c.through);
@@ -39,8 +39,15 @@ std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCa
     context.device = device;
     context.stream = &stream;
     context.libraries = libraries.get();
-    const auto mine = train_on(golden, c.grid, world, steps,
-                               RunDevice(context, {.nccl = nccl.get(), .deadline_s = 20}), c.precision);
+    body(world, RunDevice(context, {.nccl = nccl.get(), .deadline_s = 20}));
+  });
+}
+
+/// Rank 0's results on devices.
+std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCase& c) {
+  std::vector<StepResult> results;
+  on_devices(c, [&](Communicator& world, const RunDevice& device) {
+    const auto mine = train_on(golden, c.grid, world, steps, device, c.precision);
     if (world.rank() == 0) results = mine;
   });
   return results;
@@ -54,9 +61,8 @@ TEST(DeviceCurve, IsTheReferencesInFp32OnEveryKindOfGrid) {
   for (const DeviceCase& c :
        {DeviceCase{alone}, DeviceCase{{.tensor = 2, .micro = 2}},
         DeviceCase{{.tensor = 2, .micro = 2, .is_sequence_parallel = true}},
-        DeviceCase{{.pipeline = 2, .micro = 2}}, DeviceCase{{.data = 2, .micro = 2, .zero = 0}},
-        DeviceCase{{.data = 2, .micro = 2}}, DeviceCase{{.tensor = 2, .micro = 2}, Through::host},
-        DeviceCase{{.pipeline = 2, .data = 2, .micro = 2}},
+        DeviceCase{{.pipeline = 2, .micro = 2}}, DeviceCase{{.data = 2, .zero = 0}}, DeviceCase{{.data = 2}},
+        DeviceCase{{.tensor = 2, .micro = 2}, Through::host}, DeviceCase{{.pipeline = 2, .data = 2}},
         DeviceCase{{.pipeline = 2, .micro = 2}, Through::host}}) {
     ASSERT_TRUE(plan_on(golden, c.grid)) << name_of(c);
     if (!why_not(c.through, c.grid.world()).empty()) continue;
@@ -88,6 +94,30 @@ TEST(DeviceCurve, InSixteenBitsIsTheCpusOfTheSamePrecision) {
     }
   }
 }
+
+#ifdef PTRAIN_EMULATED  // a GPU does not count what was asked of it
+TEST(DeviceCurve, AStepWaitsForItsGpuOnceAllocatesNothingAndRunsGraphs) {
+  const CurveCase golden("llama-gqa-tied");
+  for (const DeviceCase& c : {DeviceCase{alone}, DeviceCase{{.pipeline = 2, .data = 2}}}) {
+    on_devices(c, [&](Communicator& world, const RunDevice& device) {
+      const Batches batches(
+          *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
+          {.micro = c.grid.micro, .global = golden.global, .data = c.grid.data}, {.shuffle = Shuffle::off});
+      const Compute compute{.device = DeviceKind::cuda};
+      Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, c.grid, compute), world, device);
+      load_golden_weights(golden.weights, trainer);
+      trainer.step(batches, 1, golden.steps);
+      trainer.step(batches, 2, golden.steps);
+      const emulation::Counts before = emulation::counts();
+      trainer.step(batches, 3, golden.steps);
+      const emulation::Counts after = emulation::counts();
+      EXPECT_EQ(after.synchronizations - before.synchronizations, 1) << name_of(c);
+      EXPECT_EQ(after.allocations - before.allocations, 0) << name_of(c);
+      EXPECT_GT(after.graph_launches - before.graph_launches, 0) << name_of(c);
+    });
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace ptrain
