@@ -278,6 +278,48 @@ TEST(FaultsDeathTest, AKernelFarOutsideABufferDies) {
       "");
 }
 
+__global__ void move_runs(const float* from, float* to) {
+  store_vector(to + 4 * threadIdx.x, load_vector(from + 4 * threadIdx.x));
+}
+
+TEST(FaultsDeathTest, AVectorAtAnAddressThatIsNoMultipleOfItsSizeDies) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  TestDevice device;
+  TwinTensor x(device, {40}, DType::f32), y(device, {40}, DType::f32);
+  x.random(1), y.fill(0);
+  const auto run = [&](int64_t from, int64_t to) {
+    launch(device.gpu(), move_runs, dim3(1), 2, 0, static_cast<const float*>(x.gpu().data) + from,
+           static_cast<float*>(y.gpu().data) + to);
+    device.stream().synchronize();
+  };
+  run(4, 8);
+  EXPECT_DEATH(run(2, 8), "");
+  EXPECT_DEATH(run(4, 9), "");
+}
+
+__global__ void sum_of_neighbours(float* x, int reach) {
+  __shared__ float shared[threads];
+  __shared__ float beside[threads];  // what an index that is too large would read
+  beside[threadIdx.x] = 0;
+  shared[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  x[threadIdx.x] = shared[static_cast<int>(threadIdx.x) + reach] + beside[threadIdx.x];
+}
+
+TEST(FaultsDeathTest, AnIndexOutsideASharedArrayDies) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  TestDevice device;
+  TwinTensor x(device, {threads}, DType::f32);
+  x.random(1);
+  const auto run = [&](int reach) {
+    launch(device.gpu(), sum_of_neighbours, dim3(1), threads, 0, static_cast<float*>(x.gpu().data), reach);
+    device.stream().synchronize();
+  };
+  run(0);
+  EXPECT_DEATH(run(1), "");
+  EXPECT_DEATH(run(-1), "");
+}
+
 __global__ void set_to(float* x, float value) {
   x[threadIdx.x] = value;
 }
