@@ -6,8 +6,9 @@
 #   bash launch/bundle.sh [--tests] DIR [BUILD]          BUILD: a build directory (default: build)
 #
 # DIR must not exist, or be empty, or be a bundle, which is replaced. --tests: the GPU tests and benchmarks/ as well, for
-# benchmarks/gpu.sh. At most 60 MiB: above that it fails and names the biggest files. Exit codes: 2 bad arguments,
-# 3 no build there, 4 a library or a tool is missing, or too big.
+# benchmarks/gpu.sh; these are many copies of the kernels: meson configure BUILD -Dnvcc_args=--compress-mode=size first.
+# At most 60 MiB: above that it fails and names the biggest files. Exit codes: 2 bad arguments, 3 no build there,
+# 4 a library or a tool is missing, or too big.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=bundle/parts.sh
@@ -16,7 +17,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 with_tests=
 if [ "${1:-}" = --tests ]; then with_tests=yes && shift; fi
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1#-}" != "$1" ]; then
-  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 build=${2:-$root/build}
@@ -39,14 +40,14 @@ trap 'rm -rf "$out"' EXIT
 mkdir -p "$out"/{bin,libexec,lib/openmpi,lib/pmix,share/openmpi,etc}
 
 # 1. Programs, linked anew where archives make them smaller, and the launchers of Open MPI.
-link_program "$build" "$out/libexec/ptrain"
+link_program "$build" ptrain "$out/libexec/ptrain"
 cp -L "$(command -v mpirun)" "$out/libexec/mpirun"
 cp -L "$(command -v orted)" "$out/libexec/orted"
 programs=("$out/libexec/ptrain")
 if [ -n "$with_tests" ]; then
   mkdir -p "$out/libexec/tests"
   while read -r test; do
-    cp -L "$test" "$out/libexec/tests/"
+    link_program "$build" "${test#"$build"/}" "$out/libexec/tests/$(basename "$test")"
     programs+=("$out/libexec/tests/$(basename "$test")")
   done < <(find "$build/tests" -type f -name 'test_gpu_*' -perm -u+x | sort)
 fi

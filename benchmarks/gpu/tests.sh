@@ -42,7 +42,7 @@ run_sanitizer() {
   for tool in memcheck racecheck; do
     while read -r test; do
       name=$(basename "${test:-none}")
-      case $name in none | *nccl* | *rank* | *golden* | *curve* | *train* | *model* | *gemm* | *generate*) continue ;; esac
+      case $name in none | *nccl* | *comm* | *rank* | *golden* | *curve* | *train* | *model* | *gemm* | *generate*) continue ;; esac
       test_command "$test"
       step "$tool.$name" 30 "$sanitizer" --tool "$tool" --error-exitcode 9 --target-processes all "${command[@]}" \
         --gtest_color=no

@@ -17,19 +17,23 @@ is_of_the_machine() {  # file name
   return 1
 }
 
-# ptrain as meson links it, but HDF5 from its archive: the shared one brings along a client for S3 with 20 libraries that
-# nothing here calls. Paths of this machine are left out: bin/ptrain tells the loader. If that fails: as it is.
-link_program() {  # build program
-  local build=$1 program=$2 command word words=() archive log=$2.log
-  command=$(ninja -C "$build" -t commands ptrain 2>/dev/null | tail -1)
+# A program as meson links it, but HDF5 from its archive: the shared one brings along a client for S3 with 20 libraries
+# that nothing here calls. Paths of this machine are left out: bin/ptrain tells the loader. The tests take CUDA's runtime
+# as a library, a megabyte less in each. If that fails: the program as it is.
+link_program() {  # build target program
+  local build=$1 target=$2 program=$3 command word words=() other log=$3.log
+  command=$(ninja -C "$build" -t commands "$target" 2>/dev/null | tail -1)
   for word in $command; do
     case $word in
       -Wl,-rpath,* | \'-Wl,-rpath,*) continue ;;
-      */libhdf5*_hl.so | */libhdf5*.so)
-        archive=${word%.so}.a
-        if [ -f "$archive" ]; then word=$archive; fi
+      */libhdf5*.so) other=${word%.so}.a ;;
+      */libcudart_static.a)
+        other=
+        if [ "$target" != ptrain ]; then other=${word%_static.a}.so; fi
         ;;
+      *) other= ;;
     esac
+    if [ -n "$other" ] && [ -f "$other" ]; then word=$other; fi
     words+=("$word")
   done
   words+=(-lz -lsz -ldl -o "$program")
@@ -37,9 +41,9 @@ link_program() {  # build program
     rm -f "$log"
     return
   fi
-  echo "bundle: not linked anew ($(tail -1 "$log" | cut -c1-150)): the program is copied as it is" >&2
+  echo "bundle: $target is not linked anew ($(tail -1 "$log" | cut -c1-150)) and copied as it is" >&2
   rm -f "$log"
-  cp "$build/ptrain" "$program"
+  cp "$build/$target" "$program"
 }
 
 # Whether the program wants AVX2 of its processor anyway.

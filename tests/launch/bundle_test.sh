@@ -37,7 +37,7 @@ same_output() { diff <("${@:2}") "$1"; }
 same_files() { [ -s "$1" ] && diff "$1" "$2"; }
 
 # 1. Made, and moved.
-expect "A build becomes a bundle" bundle --tests first "$build"
+expect "A build becomes a bundle" bundle first "$build"
 mv "$work/first" "$work/somewhere else" 2>/dev/null
 moved="$work/somewhere else"
 small_enough() { [ "$(du -sm --apparent-size "$moved" | cut -f1)" -le 60 ]; }
