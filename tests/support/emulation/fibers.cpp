@@ -21,14 +21,11 @@ namespace {
 constexpr size_t stack_bytes = 192 << 10;
 constexpr unsigned max_threads = 1024;
 
-enum class State : uint8_t { ready, at_barrier, in_exchange, ended };
+enum class State : uint8_t { running, at_barrier, ended };  // in a warp's exchange too it runs
 
 struct Fiber {
   Thread thread;
   State state = State::ended;
-  unsigned mask = 0;  // of the exchange it waits in, and what it does with the values
-  ReadLanes read = nullptr;
-  void* reader = nullptr;
   bool is_started = false;
   void* stack = nullptr;
   jmp_buf place;
@@ -38,7 +35,11 @@ struct Warp {
   unsigned exchanging = 0;  // lanes that wait in an exchange
   unsigned present = 0;     // lanes that exist
   unsigned ended = 0;
-  // What the exchanging lanes brought: most bring few bytes, which then lie together.
+  // Of each exchanging lane: its mask, what it does with the values, and what it brought. Most bring few
+  // bytes, which then lie together.
+  unsigned masks[32];
+  ReadLanes reads[32];
+  void* readers[32];
   alignas(16) unsigned char small[32][8];
   alignas(16) unsigned char large[32][Lanes::max_bytes];
 };
@@ -47,7 +48,8 @@ struct Warp {
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
-  std::vector<Fiber*> ready;    // fibers that may go on
+  Fiber* ready[max_threads];  // fibers that may go on
+  size_t ready_count = 0;
   std::vector<unsigned> order;  // of the grid's blocks
   unsigned count = 0, live = 0, waiting = 0;
   std::source_location barrier;  // where those who wait stand
@@ -102,11 +104,9 @@ void fiber_main();
 
 /// A random fiber of those that may go on is the next; null: none may.
 Fiber* take_ready(Block& b) {
-  if (b.ready.empty()) return nullptr;
-  std::swap(b.ready[random_below(b.ready.size())], b.ready.back());
-  Fiber* fiber = b.ready.back();
-  b.ready.pop_back();
-  return fiber;
+  if (b.ready_count == 0) return nullptr;
+  std::swap(b.ready[random_below(b.ready_count)], b.ready[b.ready_count - 1]);
+  return b.ready[--b.ready_count];
 }
 
 /// The current fiber stops here until somebody goes on with it.
@@ -120,15 +120,18 @@ void yield(Block& b) {
 }
 
 void make_ready(Block& b, Fiber& fiber) {
-  fiber.state = State::ready;
-  b.ready.push_back(&fiber);
+  b.ready[b.ready_count++] = &fiber;
 }
 
 void release_barrier(Block& b) {
   if (b.live == 0 || b.waiting != b.live) return;
   b.waiting = 0;
-  for (unsigned i = 0; i < b.count; ++i)
-    if (b.fibers[i]->state == State::at_barrier) make_ready(b, *b.fibers[i]);
+  for (unsigned i = 0; i < b.count; ++i) {
+    Fiber& fiber = *b.fibers[i];
+    if (fiber.state != State::at_barrier) continue;
+    fiber.state = State::running;
+    make_ready(b, fiber);
+  }
 }
 
 void end_fiber(Block& b, Fiber& fiber) {
@@ -175,7 +178,7 @@ void run_block(Block& b) {
 void start_block(Block& b, Size index, Size grid, unsigned threads, void* shared) {
   b.warps.resize((threads + 31) / 32);
   for (Warp& warp : b.warps) warp.exchanging = warp.present = warp.ended = 0;
-  b.ready.clear();
+  b.ready_count = 0;
   b.live = threads;
   b.waiting = 0;
   for (unsigned t = 0; t < threads; ++t) {
@@ -185,22 +188,34 @@ void start_block(Block& b, Size index, Size grid, unsigned threads, void* shared
                     .block_size = {threads, 1, 1},
                     .grid = grid,
                     .dynamic_shared = shared};
+    fiber.state = State::running;
     b.warps[t / 32].present |= 1u << (t % 32);
     make_ready(b, fiber);
   }
 }
 
+[[noreturn, gnu::noinline]] void refuse_exchange(const Warp& warp, unsigned lane, unsigned mask,
+                                                 int64_t bytes) {
+  check(mask >> lane & 1u, "lane {} calls a warp exchange whose mask {:#x} is without it", lane, mask);
+  check(bytes <= Lanes::max_bytes, "a warp exchange of {} bytes a lane", bytes);
+  fail(ExitCode::defect, "a warp exchange waits for lanes {:#x} that have ended", warp.ended & mask);
+}
+
 /// Every lane of the exchange reads, as if it ran.
 void complete_exchange(Block& b, Warp& warp, const Lanes& values, unsigned first, unsigned lanes) {
   const Fiber& self = *b.current;
+  const unsigned own = index_of(self) % 32;
   warp.exchanging &= ~lanes;
   for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
-    Fiber& fiber = *b.fibers[first + static_cast<unsigned>(__builtin_ctz(rest))];
-    check(fiber.mask == self.mask && fiber.read == self.read,
-          "lanes {} and {} of a warp meet in different exchanges or with other masks: {:#x}, {:#x}",
-          index_of(self) % 32, index_of(fiber) % 32, self.mask, fiber.mask);
+    const unsigned lane = static_cast<unsigned>(__builtin_ctz(rest));
+    if (warp.masks[lane] != warp.masks[own] || warp.reads[lane] != warp.reads[own]) [[unlikely]] {
+      fail(ExitCode::defect,
+           "lanes {} and {} of a warp meet in different exchanges or with other masks: {:#x}, {:#x}", own,
+           lane, warp.masks[own], warp.masks[lane]);
+    }
+    Fiber& fiber = *b.fibers[first + lane];
     running_thread = &fiber.thread;
-    fiber.read(fiber.reader, values);
+    warp.reads[lane](warp.readers[lane], values);
     make_ready(b, fiber);
   }
   running_thread = &self.thread;
@@ -222,10 +237,10 @@ uint64_t next_random() {
 
 void block_barrier(std::source_location place) {
   Block& b = block();
-  if (b.waiting > 0) {
-    check(place.line() == b.barrier.line() && place.column() == b.barrier.column(),
-          "threads of a block stand at different barriers, in lines {} and {}", b.barrier.line(),
-          place.line());
+  if (b.waiting > 0 && (place.line() != b.barrier.line() || place.column() != b.barrier.column()))
+      [[unlikely]] {
+    fail(ExitCode::defect, "threads of a block stand at different barriers, in lines {} and {}",
+         b.barrier.line(), place.line());
   }
   b.barrier = place;
   b.current->state = State::at_barrier;
@@ -236,19 +251,16 @@ void block_barrier(std::source_location place) {
 
 void warp_exchange(unsigned mask, const void* value, int64_t bytes, ReadLanes read, void* reader) {
   Block& b = block();
-  Fiber& self = *b.current;
-  const unsigned index = index_of(self), lane = index % 32;
+  const unsigned index = index_of(*b.current), lane = index % 32;
   Warp& warp = b.warps[index / 32];
-  check(mask >> lane & 1u, "lane {} calls a warp exchange whose mask {:#x} is without it", lane, mask);
-  check(bytes <= Lanes::max_bytes, "a warp exchange of {} bytes a lane", bytes);
-  check((warp.ended & mask) == 0, "a warp exchange waits for lanes {:#x} that have ended", warp.ended & mask);
+  if ((mask >> lane & 1u) == 0 || bytes > Lanes::max_bytes || (warp.ended & mask) != 0) [[unlikely]]
+    refuse_exchange(warp, lane, mask, bytes);
   unsigned char* own = bytes <= 8 ? warp.small[lane] : warp.large[lane];
   if (bytes > 0) std::memcpy(own, value, static_cast<size_t>(bytes));
   warp.exchanging |= 1u << lane;
-  self.state = State::in_exchange;
-  self.mask = mask;
-  self.read = read;
-  self.reader = reader;
+  warp.masks[lane] = mask;
+  warp.reads[lane] = read;
+  warp.readers[lane] = reader;
   const unsigned expected = mask & warp.present;
   if ((warp.exchanging & expected) == expected) {
     const Lanes values =
