@@ -61,6 +61,19 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
+# A build for GPUs: cuDNN's attention wants the headers of its frontend, which come as a Python package. Without them
+# our own attention kernels serve every case.
+frontend=.deps/cudnn_frontend
+if command -v nvcc >/dev/null 2>&1 && command -v python3 >/dev/null 2>&1 && [ ! -d "$frontend/include" ]; then
+  if python3 -m pip download -q --no-deps --only-binary :all: -d "$frontend" nvidia-cudnn-frontend==1.32.0 >&2 &&
+    python3 -m zipfile -e "$frontend"/*.whl "$frontend/wheel" && mv "$frontend/wheel/include" "$frontend/include"; then
+    rm -rf "$frontend/wheel" "$frontend"/*.whl
+  else
+    rm -rf "$frontend"
+    echo "setup: cuDNN's frontend (PyPI: nvidia-cudnn-frontend) could not be had: built without cuDNN's attention" >&2
+  fi
+fi
+
 # Objects compiled in another build directory are found again in ccache.
 export CCACHE_NOHASHDIR=1
 if [ ! -f "$build/build.ninja" ]; then meson setup "$build" >&2; fi

@@ -18,6 +18,7 @@ cores=$(nproc)
 rings="
 plan 15 $cores
 kernels 120 1
+emulation 40 $cores
 data 60 $cores
 io 60 $cores
 comm 90 1

@@ -3,7 +3,7 @@
 // keys, one holds keys and sums dk and dv over the passing queries of all heads of the group. After Dao:
 // "FlashAttention-2" (2023). cuDNN takes the cases that it serves.
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/twins.h"
 
 namespace ptrain::cuda {

@@ -2,7 +2,7 @@
 // with a running maximum and sum for each query and no (T, T) matrix. After Dao: "FlashAttention-2" (2023).
 // cuDNN takes the cases that it serves.
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/twins.h"
 
 namespace ptrain::cuda {

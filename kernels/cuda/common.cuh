@@ -11,7 +11,7 @@
 #include "kernels/ops/context.h"
 
 #ifdef PTRAIN_EMULATED
-#include "tests/support/emulation/emulation.cuh"
+#include "emulation.cuh"  // of the tests, on their include path
 #else
 #include "kernels/cuda/device.cuh"
 #endif

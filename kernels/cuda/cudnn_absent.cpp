@@ -1,6 +1,6 @@
 // Takes the place of cudnn_attention.cpp in a build without cuDNN's frontend: no case is served, so that the
 // own attention kernels are used.
-#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cudnn_attention.h"
 
 namespace ptrain::cuda {
 

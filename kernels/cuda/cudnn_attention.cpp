@@ -19,7 +19,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/runtime.h"
 #include "kernels/base/stream.h"
-#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/libraries.h"
 
 namespace ptrain::cuda {

@@ -8,7 +8,7 @@
 
 #include "kernels/base/handle.h"
 #include "kernels/cuda/algorithm_cache.h"
-#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/gemm_key.h"
 #include "kernels/ops/libraries.h"
 

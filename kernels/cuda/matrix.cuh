@@ -7,7 +7,7 @@
 #include "kernels/cuda/common.cuh"
 
 #ifdef PTRAIN_EMULATED
-#include "tests/support/emulation/matrix_emulated.cuh"
+#include "matrix_emulated.cuh"  // of the tests, on their include path
 #else
 
 namespace ptrain::cuda {
