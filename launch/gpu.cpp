@@ -1,11 +1,14 @@
 #include "launch/gpu.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 
 #include "kernels/base/log.h"
 #include "parallel/comm/network_probe.h"
 #include "parallel/comm/numa.h"
+#include "src/io/json.h"
 #include "src/train/banner.h"
 #include "src/train/device_check.h"
 
@@ -75,19 +78,21 @@ void bind_near(const RankSeat& seat) {
 
 /// The network's variables, before CUDA and NCCL read them.
 NetworkDecision decide(Session& session, const Arguments& arguments, const Config& config, int nccl_version,
-                       bool shares_devices) {
+                       bool shares_devices, const std::filesystem::path& nccl_log) {
   const auto slow = config.parallel.allow_slow_network ? SlowNetwork::allowed : SlowNetwork::refused;
   const NetworkReport report =
       probe_network({.environment = [&](const char* name) { return arguments.variable(name); },
                      .nccl_version = nccl_version,
                      .hosts = number_of_hosts(session),
                      .streams = streams_of_rank,
-                     .shares_devices = shares_devices});
+                     .shares_devices = shares_devices,
+                     .nccl_log = nccl_log.string()});
   NetworkDecision decision = decide_network(report, slow);
   agreed(session.world(), [&] { check(decision.refusal.empty(), ExitCode::usage, "{}", decision.refusal); });
   for (const EnvironmentSetting& setting : decision.settings)
     ::setenv(setting.name.c_str(), setting.value.c_str(), 0);
-  // A kernel that is loaded late waits for the whole GPU, and so for other ranks: all are loaded at the start.
+  // A kernel that is loaded late waits for the whole GPU, and so for other ranks: all are loaded at the
+  // start.
   if (session.world().size() > 1) ::setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   if (config.train.deterministic != Config::Deterministic::no) {
     ::setenv("NCCL_ALGO", "Ring", 0);
@@ -108,6 +113,17 @@ std::optional<std::filesystem::path> cache_file(const Arguments& arguments, std:
   const char* home = arguments.variable("HOME");
   if (home != nullptr && *home == '/') return std::filesystem::path(home) / ".cache" / below;
   return std::nullopt;
+}
+
+void Gpu::judge_network(Communicator& world) const {
+  agreed(world, [&] {
+    if (nccl_log.empty() || !std::filesystem::exists(nccl_log)) return;
+    const ChosenNetwork chosen = network_in_nccl_log(read_text(nccl_log, int64_t{64} << 20));
+    std::filesystem::remove(nccl_log);
+    if (world.rank() == 0) log::info("{}", chosen_line(chosen, network));
+    const std::string objection = objection_to(chosen, network, slow_network);
+    check(objection.empty(), ExitCode::usage, "{}", objection);
+  });
 }
 
 std::unique_ptr<Gpu> start_gpu(Session& session, const Arguments& arguments, const Config& config) {
@@ -138,8 +154,12 @@ std::unique_ptr<Gpu> start_gpu(Session& session, const Arguments& arguments, con
   constexpr int first_that_shares = 23000;
   if (shares && gpu->nccl && gpu->nccl->version() < first_that_shares) gpu->nccl.reset();
   if (shares && gpu->nccl) ::setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
-  const NetworkDecision decision =
-      decide(session, arguments, config, gpu->nccl ? gpu->nccl->version() : 0, shares);
+  if (gpu->nccl && world.size() > 1)
+    gpu->nccl_log = std::filesystem::temp_directory_path() / fmt::format("ptrain-nccl-{}.log", ::getpid());
+  gpu->slow_network = config.parallel.allow_slow_network ? SlowNetwork::allowed : SlowNetwork::refused;
+  gpu->network =
+      decide(session, arguments, config, gpu->nccl ? gpu->nccl->version() : 0, shares, gpu->nccl_log);
+  const NetworkDecision& decision = gpu->network;
   gpu->device = {DeviceKind::cuda, seat.device};
   agreed(world, [&] {
     runtime::use_device(seat.device);

@@ -14,6 +14,7 @@
 #include "launch/cli.h"
 #include "parallel/comm/device_mesh.h"
 #include "parallel/comm/session.h"
+#include "parallel/plan/network.h"
 #include "src/train/config.h"
 
 namespace ptrain {
@@ -25,6 +26,13 @@ struct Gpu {
   std::unique_ptr<Nccl> nccl;  // null where built without, or where ranks share a GPU that it cannot share
   DeviceCommOptions comms;     // points at nccl
   std::vector<std::string> banner;  // lines for rank 0
+  NetworkDecision network;
+  SlowNetwork slow_network = SlowNetwork::refused;
+  std::filesystem::path nccl_log;  // of this process; empty where NCCL was told another
+
+  /// A collective, once the communicators are up: says which network NCCL took.
+  /// Errors (usage), agreed on: TCP where a faster one is there.
+  void judge_network(Communicator& world) const;
 };
 
 /// A collective. Nothing where the configuration says cpu, or auto and no rank can use a GPU.

@@ -26,7 +26,7 @@ mpi 180 1
 golden 240 1
 equivalence 360 1
 resume 120 1
-launch 120 1
+launch 180 1
 house 60 1
 "
 

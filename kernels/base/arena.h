@@ -26,6 +26,7 @@ class Arena {
   /// sizes.
   Tensor take(std::string_view name, Shape shape, DType dtype);
 
+  void* data() const { return buffer_.data(); }
   int64_t capacity_bytes() const { return buffer_.bytes(); }
   int64_t used_bytes() const { return used_; }
   const std::vector<Grant>& grants() const { return grants_; }

@@ -30,6 +30,10 @@ int run_train(const Arguments& arguments) {
         run_training(loaded, {.world = runtime.world,
                               .device = runtime.device,
                               .banner = runtime.gpu ? runtime.gpu->banner : std::vector<std::string>{},
+                              .after_connecting =
+                                  [&] {
+                                    if (runtime.gpu) runtime.gpu->judge_network(runtime.world);
+                                  },
                               .hosts = runtime.session.hosts(),
                               .job = job == nullptr ? "" : job,
                               .peak_flops = measured_peak(runtime, loaded.config),

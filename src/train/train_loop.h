@@ -18,7 +18,8 @@ namespace ptrain {
 struct RunEnvironment {
   Communicator& world;
   RunDevice device;
-  std::vector<std::string> banner = {};       // lines for the start of the log: who computes where
+  std::vector<std::string> banner = {};    // lines for the start of the log: who computes where
+  std::function<void()> after_connecting;  // a collective, called when the communicators are up; may be empty
   std::span<const std::string> hosts = {};    // of each rank; empty = not known
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU

@@ -152,6 +152,8 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
     const int64_t planned = ledger_of(plan_, rank_).total_bytes();
     check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
   }
+  // What the step sends lies in these two. On a CPU, and staged, there is nothing to make known.
+  register_memory(comms_, stage_.arena().data(), stage_.arena().capacity_bytes());
   optimizer_.bind(m, v, master);
   loss_scale_.is_used = types.param == DType::f16;
   for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(stage_.make_staging());

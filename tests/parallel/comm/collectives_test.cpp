@@ -248,7 +248,7 @@ TEST(CollectivesOfAnyType, TensorsThatDoNotFitTheCallAreRefusedOnEveryRank) {
       EXPECT_THROW(comm.all_gather_varied(tensor_of(five), tensor_of(enough), {}), Error);
       EXPECT_THROW(comm.reduce_scatter(tensor_of(enough), tensor_of(enough)), Error);
       EXPECT_THROW(comm.all_reduce(tensor_of(bytes)), Error);
-      EXPECT_THROW(comm.all_reduce(Tensor(five.data(), {2}, DType::bf16)), Error);
+      EXPECT_THROW(comm.all_reduce(Tensor(five.data(), {2}, DType::f8_e5m2)), Error);
       EXPECT_THROW(comm.broadcast(tensor_of(five), ranks), Error);
       EXPECT_THROW(comm.all_to_all_varied(tensor_of(five), counts, tensor_of(five), counts), Error);
       EXPECT_THROW(comm.isend(tensor_of(five), -1, Lane::control), Error);
@@ -334,7 +334,7 @@ TEST(OrderedReduce, SumsWrapForIntegersAndRefuseOtherTypes) {
   int32_t sum = 0;
   reduce_in_order(sources, &sum, 1, DType::i32, Reduce::sum);
   EXPECT_EQ(sum, std::numeric_limits<int32_t>::min());
-  EXPECT_THROW(reduce_in_order(sources, &sum, 1, DType::f16, Reduce::sum), Error);
+  EXPECT_THROW(reduce_in_order(sources, &sum, 1, DType::f8_e4m3, Reduce::sum), Error);
   EXPECT_THROW(reduce_in_order(sources, &sum, 1, DType::u8, Reduce::sum), Error);
 }
 
