@@ -7,7 +7,9 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/gelu.h"
 #include "kernels/ops/gemm.h"
+#include "kernels/ops/layernorm.h"
 #include "kernels/ops/loss.h"
 #include "kernels/ops/norm.h"
 #include "kernels/ops/quantize.h"
@@ -43,6 +45,14 @@ void sum_of_squares(Context& context, Tensor x, Tensor sum);
 
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
+
+void gelu_forward(Context& context, Tensor x, Tensor y, Gelu kind);
+void gelu_backward(Context& context, Tensor x, Tensor dy, Tensor dx, Gelu kind);
+
+void layernorm_forward(Context& context, Tensor x, Tensor delta, Tensor w, Tensor b, Tensor sum, Tensor y,
+                       Tensor mean, Tensor rstd, double eps);
+void layernorm_backward(Context& context, Tensor x, Tensor w, Tensor mean, Tensor rstd, Tensor dy,
+                        Tensor dresidual, Tensor dx, Tensor dw, Tensor db);
 
 void linear_forward(Context& context, Tensor x, Tensor w, Tensor bias, Tensor y, Write write);
 void linear_backward_input(Context& context, Tensor dy, Tensor w, Tensor dx, Write write);

@@ -75,6 +75,20 @@ namespace {
 [[gnu::weak]] void embedding_backward(Context&, Tensor, Tensor, int64_t, Tensor) {
   refuse();
 }
+[[gnu::weak]] void gelu_forward(Context&, Tensor, Tensor, Gelu) {
+  refuse();
+}
+[[gnu::weak]] void gelu_backward(Context&, Tensor, Tensor, Tensor, Gelu) {
+  refuse();
+}
+[[gnu::weak]] void layernorm_forward(Context&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                     double) {
+  refuse();
+}
+[[gnu::weak]] void layernorm_backward(Context&, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                                      Tensor, Tensor) {
+  refuse();
+}
 [[gnu::weak]] void linear_forward(Context&, Tensor, Tensor, Tensor, Tensor, Write) {
   refuse();
 }

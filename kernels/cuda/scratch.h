@@ -21,7 +21,12 @@ constexpr int64_t norm_scratch_bytes(const ScratchSizes& sizes) {
   return std::min<int64_t>(sizes.N, 512) * sizes.C * size_bytes(DType::f32);
 }
 
-/// linear_backward_bias: the same over a linear layer's outputs.
+/// layernorm_backward: the same of dw and of db.
+constexpr int64_t layernorm_scratch_bytes(const ScratchSizes& sizes) {
+  return 2 * norm_scratch_bytes(sizes);
+}
+
+/// linear_backward_bias: as rmsnorm_backward over a linear layer's outputs.
 constexpr int64_t bias_scratch_bytes(const ScratchSizes& sizes) {
   return std::min<int64_t>(sizes.N, 512) * widest_row(sizes) * size_bytes(DType::f32);
 }
@@ -66,9 +71,10 @@ constexpr int64_t quantize_scratch_bytes(const ScratchSizes&) {
 
 /// Serves every op, one at a time. Products have their workspace beside what the op around them keeps.
 constexpr int64_t scratch_bytes(const ScratchSizes& sizes) {
-  return gemm_workspace_bytes + std::max({norm_scratch_bytes(sizes), bias_scratch_bytes(sizes),
-                                          sum_scratch_bytes(sizes), embedding_scratch_bytes(sizes),
-                                          attention_scratch_bytes(sizes), quantize_scratch_bytes(sizes)});
+  return gemm_workspace_bytes +
+         std::max({norm_scratch_bytes(sizes), layernorm_scratch_bytes(sizes), bias_scratch_bytes(sizes),
+                   sum_scratch_bytes(sizes), embedding_scratch_bytes(sizes), attention_scratch_bytes(sizes),
+                   quantize_scratch_bytes(sizes)});
 }
 
 }  // namespace ptrain::cuda
