@@ -6,7 +6,7 @@
 #   bash launch/bundle.sh [--tests] DIR [BUILD]          BUILD: a build directory (default: build)
 #
 # DIR must not exist, or be empty, or be a bundle, which is replaced. --tests: the GPU tests and benchmarks/ as well, for
-# benchmarks/gpu.sh; these are many copies of the kernels: meson configure BUILD -Dnvcc_args=--compress-mode=size first.
+# benchmarks/gpu.sh; these are many copies of the kernels.
 # At most 60 MiB: above that it fails and names the biggest files. Exit codes: 2 bad arguments, 3 no build there,
 # 4 a library or a tool is missing, or too big.
 set -euo pipefail

@@ -7,6 +7,12 @@
 namespace ptrain {
 namespace {
 
+/// The master of bf16 weights is the weights and 16 more bits of each.
+std::string_view master_text(const StateTypes& types) {
+  if (types.master == types.param) return "none";
+  return types.master == DType::i16 ? "f32 (the weights and 16 bits more)" : name_of(types.master);
+}
+
 size_t at(int64_t index) {
   return static_cast<size_t>(index);
 }
@@ -64,8 +70,7 @@ std::string head_text(const Plan& plan) {
            parallel.micro == 1 ? "row" : "rows", plan.mesh.data)});
   table.add({"types", fmt::format("weights {}, gradients {}, sums {}, master {}, moments {}",
                                   name_of(types.param), name_of(types.grad), name_of(types.reduce),
-                                  types.master == types.param ? "none" : name_of(types.master),
-                                  name_of(types.moments))});
+                                  master_text(types), name_of(types.moments))});
   table.add(
       {"choices", fmt::format("schedule {}, ZeRO {}, sequence parallelism {}", name_of(parallel.schedule),
                               parallel.zero, parallel.is_sequence_parallel ? "on" : "off")});

@@ -35,21 +35,23 @@ std::optional<double> model_flops_utilisation(const StepResult& result, const Ru
 Json metrics_row(const StepResult& result, const RunProgress& progress, double time) {
   const auto mfu = model_flops_utilisation(result, progress);
   const double padded = static_cast<double>(result.padded_tokens);
-  return Json{{"step", result.step},
-              {"loss", number(result.loss)},
-              {"grad_norm", number(result.grad_norm)},
-              {"lr", result.learning_rate},
-              {"supervised_tokens", result.supervised_tokens},
-              {"tokens", result.tokens},
-              {"pad_fraction", padded > 0 ? 1 - static_cast<double>(result.tokens) / padded : 0.0},
-              {"tokens_per_s", tokens_per_s(result)},
-              {"step_s", result.step_s},
-              {"mfu", mfu ? Json(*mfu) : Json(nullptr)},
-              {"peak_memory_bytes", progress.peak_memory_bytes},
-              {"skipped_steps", progress.skipped_steps},
-              {"checkpoint_stall_s", progress.checkpoint_stall_s},
-              {"exposed_communication", result.exposed_communication},
-              {"time", time}};
+  return Json{
+      {"step", result.step},
+      {"loss", number(result.loss)},
+      {"grad_norm", number(result.grad_norm)},
+      {"lr", result.learning_rate},
+      {"supervised_tokens", result.supervised_tokens},
+      {"tokens", result.tokens},
+      {"pad_fraction", padded > 0 ? 1 - static_cast<double>(result.tokens) / padded : 0.0},
+      {"tokens_per_s", tokens_per_s(result)},
+      {"step_s", result.step_s},
+      {"mfu", mfu ? Json(*mfu) : Json(nullptr)},
+      {"peak_memory_bytes", progress.peak_memory_bytes},
+      {"skipped_steps", progress.skipped_steps},
+      {"checkpoint_stall_s", progress.checkpoint_stall_s},
+      {"exposed_communication",
+       std::isfinite(result.exposed_communication) ? Json(result.exposed_communication) : Json(nullptr)},
+      {"time", time}};
 }
 
 std::string step_line(const StepResult& result, const RunProgress& progress) {

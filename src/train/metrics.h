@@ -19,7 +19,8 @@ struct StepResult {
   int64_t tokens = 0;         // not padding
   int64_t padded_tokens = 0;  // all positions of the batch
   double step_s = 0;
-  double exposed_communication = 0;  // share of step_s in which rank 0 waited for others
+  double exposed_communication =
+      0;                    // share of step_s in which rank 0 waited for others; NaN: not known (GPUs)
   bool is_skipped = false;  // no supervised token, or in fp16 a gradient that overflowed: nothing was updated
   double loss_scale = 1;    // of the step after this one; fp16 alone moves it
 };

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "kernels/base/log.h"
+#include "kernels/base/runtime.h"
 #include "parallel/comm/agree.h"
 #include "src/train/config_check.h"
 #include "src/train/config_write.h"
@@ -31,10 +32,17 @@ double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-int64_t peak_memory_bytes(Communicator& world) {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  int64_t bytes = int64_t{usage.ru_maxrss} * 1024;
+/// Of a GPU: what is taken of its memory, by everybody.
+int64_t peak_memory_bytes(Communicator& world, Device device) {
+  int64_t bytes = 0;
+  if (device.kind == DeviceKind::cuda) {
+    const runtime::DeviceInfo info = runtime::device_info(device.index);
+    bytes = info.total_bytes - info.free_bytes;
+  } else {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    bytes = int64_t{usage.ru_maxrss} * 1024;
+  }
   world.all_reduce(Tensor(&bytes, {1}, DType::i64), Reduce::max);
   return bytes;
 }
@@ -237,7 +245,10 @@ void Run::log(const StepResult& result) {
   progress_.skipped_steps += result.is_skipped;
   progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
   if (result.step % config_.log.every != 0 && result.step != steps_) return;
-  progress_.peak_memory_bytes = peak_memory_bytes(world_);
+  // A GPU is slow to tell, and nothing changes there once the libraries have met every shape.
+  const Device device = environment_.device.context.device;
+  if (device.kind == DeviceKind::cpu || ran <= 3 || result.step == steps_)
+    progress_.peak_memory_bytes = peak_memory_bytes(world_, device);
   if (!is_first()) return;
   const double time = unix_time();
   metrics_.append(metrics_row(result, progress_, time));

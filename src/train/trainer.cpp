@@ -233,7 +233,9 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     updates_ += is_finite;
   }
   result.step_s = now_s() - begin_s;
-  result.exposed_communication = waited_s_ / result.step_s;
+  // The host of a GPU does not wait for messages: it cannot tell.
+  result.exposed_communication =
+      context_.stream == nullptr ? waited_s_ / result.step_s : std::numeric_limits<double>::quiet_NaN();
   return result;
 }
 
