@@ -6,8 +6,8 @@
 #   bash launch/bundle.sh [--tests] DIR [BUILD]          BUILD: a build directory (default: build)
 #
 # DIR must not exist, or be empty, or be a bundle, which is replaced. --tests: the GPU tests and benchmarks/ as well, for
-# benchmarks/gpu.sh; these are many copies of the kernels.
-# At most 60 MiB: above that it fails and names the biggest files. Exit codes: 2 bad arguments, 3 no build there,
+# benchmarks/gpu.sh.
+# At most 60 MiB, with the tests 120: above that it fails and names the biggest files. Exit codes: 2 bad arguments, 3 no build there,
 # 4 a library or a tool is missing, or too big.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,7 +21,7 @@ if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1#-}" != "$1" ]; then
   exit 2
 fi
 build=${2:-$root/build}
-most_mib=${PTRAIN_BUNDLE_MIB:-60}
+most_mib=${PTRAIN_BUNDLE_MIB:-$([ -n "$with_tests" ] && echo 120 || echo 60)}
 [ -x "$build/ptrain" ] || refuse 3 "$build/ptrain is missing: bash launch/setup.sh $build ptrain"
 for tool in ldd nm readelf strip objcopy mpirun ompi_info; do
   command -v "$tool" >/dev/null || refuse 4 "$tool is missing: bash launch/setup.sh"
