@@ -31,25 +31,6 @@ std::vector<PlacedWeight> place_all(const ModelSpec& spec, const Mesh& mesh, int
   return placed;
 }
 
-using Visit = std::function<void(const VisitTensor&)>;
-
-/// Binds every tensor of a table to memory that begins at `data`.
-void bind_all(const Visit& visit, void* data, Device device) {
-  auto* next = static_cast<char*>(data);
-  visit([&](std::string_view, Tensor& tensor, Shape shape, DType dtype) {
-    tensor = Tensor(next, shape, dtype, device);
-    next += arena_bytes(tensor.bytes());
-  });
-}
-
-/// The same in host memory that the device copies.
-void bind_host(Device device, const Visit& visit, Buffer& buffer) {
-  int64_t bytes = 0;
-  visit(add_up(bytes));
-  buffer = Buffer::staging(bytes, device);
-  bind_all(visit, buffer.data(), {});
-}
-
 int64_t end_of(const std::vector<PlacedWeight>& placed) {
   return placed.back().offset + placed.back().box.numel();
 }
@@ -96,7 +77,7 @@ Decoder::Decoder(const ModelSpec& spec, Communicator* tensor, const Context& con
     visit_inputs(1, one_.host, each);
     each("logits", host_logits_, {1, local_.V}, dtype);
   };
-  bind_host(context.device, grant_host, host_);
+  host_ = bind_host(grant_host, context.device);
   logits32_ = OwnedTensor({spec_.V}, DType::f32);
   const OwnedTensor angles(cos_sin_.shape, cos_sin_.dtype);
   fill_rope_table(spec_, angles.view);
@@ -134,10 +115,10 @@ Decoder::Rows& Decoder::rows_for(int64_t n) {
   visit_rows(dims_of(n), prompt_, add_up(bytes));
   prompt_memory_ =
       OwnedTensor({bytes}, DType::u8, context_.device);  // once a prompt; later steps allocate nothing
-  bind_all([&](const VisitTensor& each) { visit_rows(dims_of(n), prompt_, each); }, prompt_memory_.view.data,
-           context_.device);
-  bind_host(
-      context_.device, [&](const VisitTensor& each) { visit_inputs(n, prompt_.host, each); }, prompt_host_);
+  bind_table([&](const VisitTensor& each) { visit_rows(dims_of(n), prompt_, each); },
+             prompt_memory_.view.data, context_.device);
+  prompt_host_ =
+      bind_host([&](const VisitTensor& each) { visit_inputs(n, prompt_.host, each); }, context_.device);
   return prompt_;
 }
 
@@ -189,18 +170,16 @@ void Decoder::block(Rows& rows, int64_t n, int layer) {
 }
 
 void Decoder::run(Rows& rows, int64_t n) {
-  const Stream host;
-  const Stream& stream = context_.stream == nullptr ? host : *context_.stream;
-  transfer(rows.host.ids, rows.input.ids, stream);
-  transfer(rows.host.positions, rows.input.positions, stream);
-  transfer(rows.host.length, rows.input.length, stream);
+  transfer(context_, rows.host.ids, rows.input.ids);
+  transfer(context_, rows.host.positions, rows.input.positions);
+  transfer(context_, rows.host.length, rows.input.length);
   embedding_forward(context_, rows.input.ids, weights_.embedding, local_.first_id, rows.x);
   group_.leave(rows.x);
   for (int layer = 0; layer < spec_.L; ++layer) block(rows, n, layer);
   rmsnorm_forward(context_, rows.x.row_range(n - 1, 1), {}, weights_.final_norm, {}, head_h_, head_rstd_,
                   spec_.norm_eps);
   linear_forward(context_, head_h_, weights_.head, {}, logits_);
-  transfer(logits_, host_logits_, stream);
+  transfer(context_, logits_, host_logits_);
 }
 
 /// A GPU runs a token's thousand small kernels as one graph. The first token is enqueued piece by piece,
@@ -214,8 +193,7 @@ void Decoder::run_one() {
 
 std::span<const float> Decoder::whole_logits() {
   if (group_.size() == 1 && dtype_ == DType::f32) return host_logits_.span<float>();
-  Context host;
-  host.threads = context_.threads;
+  Context host = host_context(context_);
   if (group_.size() == 1) {
     copy(host, host_logits_.reshaped({spec_.V}), logits32_.view);
     return logits32_.view.span<float>();

@@ -84,6 +84,22 @@ VisitTensor take_from(Arena& arena, std::string prefix) {
       };
 }
 
+void bind_table(const VisitTable& table, void* data, Device device) {
+  auto* next = static_cast<char*>(data);
+  table([&](std::string_view, Tensor& tensor, Shape shape, DType dtype) {
+    tensor = Tensor(next, shape, dtype, device);
+    next += arena_bytes(tensor.bytes());
+  });
+}
+
+Buffer bind_host(const VisitTable& table, Device device) {
+  int64_t bytes = 0;
+  table(add_up(bytes));
+  Buffer buffer = Buffer::staging(bytes, device);
+  bind_table(table, buffer.data(), {});
+  return buffer;
+}
+
 VisitTensor add_up(int64_t& bytes) {
   return [&bytes](std::string_view, Tensor&, Shape shape, DType dtype) {
     bytes += arena_bytes(shape.numel() * size_bytes(dtype));

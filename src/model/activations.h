@@ -99,4 +99,11 @@ VisitTensor take_from(Arena& arena, std::string prefix);
 /// Adds up what the arena will give.
 VisitTensor add_up(int64_t& bytes);
 
+/// A whole table: calls the visitor with each of its tensors.
+using VisitTable = std::function<void(const VisitTensor&)>;
+/// Binds every tensor of a table to memory that begins at `data` and is as large as add_up() says.
+void bind_table(const VisitTable& table, void* data, Device device);
+/// The same in host memory of its own, from which `device` copies while the host goes on.
+Buffer bind_host(const VisitTable& table, Device device);
+
 }  // namespace ptrain

@@ -14,12 +14,6 @@ Tensor part_of_flat(Tensor tensor, int64_t begin, int64_t count) {
   return Tensor(tensor.at(begin), {count}, tensor.dtype, tensor.device);
 }
 
-Context host_context(const Context& context) {
-  Context host;
-  host.threads = context.threads;
-  return host;
-}
-
 /// Calls each(begin, count, staging) for the tensor's chunks; staging: host memory that its device copies.
 template <class Each>
 void over_chunks(const Context& context, Tensor tensor, Each each) {
@@ -32,6 +26,17 @@ void over_chunks(const Context& context, Tensor tensor, Each each) {
 }
 
 }  // namespace
+
+Context host_context(const Context& context) {
+  Context host;
+  host.threads = context.threads;
+  return host;
+}
+
+void transfer(const Context& context, Tensor from, Tensor to) {
+  if (context.stream == nullptr) return transfer(from, to, Stream());
+  transfer(from, to, *context.stream);
+}
 
 void to_host(const Context& context, Tensor from, Tensor host) {
   Context cpu = host_context(context);

@@ -7,6 +7,12 @@
 
 namespace ptrain {
 
+/// A CPU's context with the threads of a rank whose ops may run elsewhere.
+Context host_context(const Context& context);
+
+/// transfer() in the order of the context's ops; done at once where that is a CPU's.
+void transfer(const Context& context, Tensor from, Tensor to);
+
 /// Copies between a tensor of any device and float dtype and one of the host, both contiguous; the values are
 /// converted. Done when it returns.
 void to_host(const Context& context, Tensor from, Tensor host);

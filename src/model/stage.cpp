@@ -6,6 +6,7 @@
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
+#include "src/model/host_flat.h"
 
 namespace ptrain {
 namespace {
@@ -108,26 +109,12 @@ BlockEnv Stage::block_env(int block, const MicroInput& input) const {
 void Stage::fill_angles() {
   const OwnedTensor angles(cos_sin_.shape, cos_sin_.dtype);
   fill_rope_table(spec_, angles.view);
-  put(angles.view, cos_sin_);
-}
-
-/// Set-up's way to a device: done when it returns.
-void Stage::put(Tensor from, Tensor to) {
-  if (context_.stream == nullptr) return transfer(from, to, {});
-  transfer(from, to, *context_.stream);
-  context_.stream->synchronize();
+  from_host(context_, angles.view, cos_sin_);
 }
 
 MicroInput Stage::make_staging() {
-  int64_t bytes = 0;
   MicroInput input;
-  visit(dims_, input, add_up(bytes));
-  staging_.push_back(Buffer::staging(bytes, context_.device));
-  auto* next = static_cast<char*>(staging_.back().data());
-  visit(dims_, input, [&](std::string_view, Tensor& tensor, Shape shape, DType dtype) {
-    tensor = Tensor(next, shape, dtype);
-    next += arena_bytes(tensor.bytes());
-  });
+  staging_.push_back(bind_host([&](const VisitTensor& each) { visit(dims_, input, each); }, context_.device));
   return input;
 }
 
@@ -153,13 +140,11 @@ void Stage::fill_staging(const TokenRows& tokens, MicroInput& staging) const {
 
 void Stage::load(int slot, const MicroInput& staging) {
   MicroInput& input = slots_[static_cast<size_t>(slot)].input;
-  const Stream host;
-  const Stream& stream = context_.stream == nullptr ? host : *context_.stream;
-  transfer(staging.ids, input.ids, stream);
-  transfer(staging.positions, input.positions, stream);
-  transfer(staging.document_start, input.document_start, stream);
-  transfer(staging.supervised, input.supervised, stream);
-  transfer(staging.targets, input.targets, stream);
+  transfer(context_, staging.ids, input.ids);
+  transfer(context_, staging.positions, input.positions);
+  transfer(context_, staging.document_start, input.document_start);
+  transfer(context_, staging.supervised, input.supervised);
+  transfer(context_, staging.targets, input.targets);
   input.num_supervised = staging.num_supervised;
   input.has_documents = staging.has_documents;
 }

@@ -86,7 +86,6 @@ class Stage {
   void as_graph(const GraphKey& key, const Work& work);
   BlockEnv block_env(int block, const MicroInput& input) const;
   void fill_angles();
-  void put(Tensor from, Tensor to);
   HeadEnv head_env() const { return {.dims = dims_, .norm_eps = spec_.norm_eps, .group = group_}; }
   const BlockWeights& block_weights(int block) const { return weights_.blocks[static_cast<size_t>(block)]; }
 

@@ -2,19 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/base/stream.h"
 #include "kernels/ops/adamw.h"
 
 namespace ptrain {
 namespace {
 
 constexpr int64_t chunk_elements = int64_t{8} << 20;
-
-Context host_context(const Context& context) {
-  Context host;
-  host.threads = context.threads;
-  return host;
-}
 
 /// Calls each(run) for runs of at most a chunk that cover `range`.
 template <class Each>

@@ -250,12 +250,8 @@ void Trainer::sum_up(Pass pass) {
 
 std::span<const double> Trainer::read_scalars() {
   const Tensor host(host_scalars_.data(), {num_scalars}, DType::f64);
-  if (context_.stream == nullptr) {
-    transfer(scalars_, host, {});
-  } else {
-    transfer(scalars_, host, *context_.stream);
-    context_.stream->synchronize();
-  }
+  transfer(context_, scalars_, host);
+  if (context_.stream != nullptr) context_.stream->synchronize();
   return host.span<const double>();
 }
 
@@ -274,8 +270,7 @@ void Trainer::exchange_parameters() {
 void Trainer::show_logits(int slot, int micro) {
   const int64_t V = spec_.V;
   const int tensor = plan_.mesh.tensor;
-  Context host;
-  host.threads = context_.threads;
+  Context host = host_context(context_);
   OwnedTensor all({stage_.dims().N, V}, DType::f32);
   stage_.logits(slot, [&](int64_t first_row, Tensor computed) {
     const int64_t rows = computed.rows();
