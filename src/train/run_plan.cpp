@@ -25,6 +25,12 @@ ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel
           .is_fp8 = compute.precision == Config::Precision::fp8};
 }
 
+void book_scratch(Workload& workload, const ScratchSizes& sizes, DeviceKind device) {
+  workload.op_scratch_bytes = op_scratch_bytes(device, sizes);
+  for (Unit& unit : workload.units)
+    if (unit.kind == UnitKind::block) unit.scratch_bytes = product_scratch_bytes(sizes);
+}
+
 Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started) {
   check(config.data.sequence_length <= spec.max_positions, ExitCode::usage,
@@ -38,13 +44,9 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compu
   Workload workload = workload_of(spec, sequence_parallel, parallel.pipeline, parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);
   const ScratchSizes sizes = scratch_sizes(spec, parallel, compute);
-  workload.op_scratch_bytes = op_scratch_bytes(compute.device, sizes);
-  if (compute.precision == Config::Precision::fp8) {
-    const std::string objection = objection_to_fp8(sizes, sizes.N);
-    check(objection.empty(), ExitCode::usage, "{}", objection);
-    for (Unit& unit : workload.units)
-      if (unit.kind == UnitKind::block) unit.scratch_bytes = product_scratch_bytes(sizes);
-  }
+  const std::string objection = sizes.is_fp8 ? objection_to_fp8(sizes, sizes.N) : "";
+  check(objection.empty(), ExitCode::usage, "{}", objection);
+  book_scratch(workload, sizes, compute.device);
   return make_plan(workload, parallel, world, started);
 }
 

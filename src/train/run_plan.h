@@ -16,4 +16,7 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compu
 /// The largest sizes that the ops of a rank meet, for their scratch.
 ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute);
 
+/// Books in the workload what ops and products of those sizes want beside their tensors.
+void book_scratch(Workload& workload, const ScratchSizes& sizes, DeviceKind device);
+
 }  // namespace ptrain

@@ -9,7 +9,6 @@
 
 #include "src/data/batches.h"
 #include "src/model/init.h"
-#include "src/model/products.h"
 #include "src/model/workload.h"
 #include "src/train/host_state.h"
 #include "src/train/run_plan.h"
@@ -85,11 +84,7 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   const auto sequence_parallel = grid.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   try {
     Workload workload = workload_of(golden.spec, sequence_parallel, grid.pipeline, parallel.types.param);
-    workload.op_scratch_bytes =
-        op_scratch_bytes(compute.device, scratch_sizes(golden.spec, parallel, compute));
-    const ScratchSizes sizes = scratch_sizes(golden.spec, parallel, compute);
-    for (Unit& unit : workload.units)
-      if (unit.kind == UnitKind::block) unit.scratch_bytes = product_scratch_bytes(sizes);
+    book_scratch(workload, scratch_sizes(golden.spec, parallel, compute), compute.device);
     return make_plan(workload, parallel, grid.world());
   } catch (const Error& error) {
     if (error.code() != ExitCode::usage) throw;
