@@ -118,7 +118,13 @@ Schedule lowered(const Plan& plan, const std::vector<int>& buckets) {
 }  // namespace
 
 std::string_view name_of(ScheduleName name) {
-  return name == ScheduleName::gpipe ? "gpipe" : "1f1b";
+  constexpr std::string_view names[] = {"gpipe", "1f1b", "interleaved", "zero_bubble"};
+  return names[static_cast<size_t>(name)];
+}
+
+std::string_view name_of(Recompute recompute) {
+  constexpr std::string_view names[] = {"none", "selective", "full"};
+  return names[static_cast<size_t>(recompute)];
 }
 
 std::string_view name_of(CollectiveKind kind) {

@@ -54,24 +54,37 @@ struct Action {
 /// "F3", "B3", "B3/1" (bucket 1), "send activation 3 to 1", with several chunks "F3'1"
 std::string to_string(const Action& action);
 
+/// How stages go over the positions when there are several chunks. round: 0 1 2 0 1 2; there_and_back:
+/// 0 1 2 2 1 0, so that the first and the last stage share a position.
+enum class StageOrder : uint8_t { round, there_and_back };
+
 /// Which stage lies on which position.
 class StageMap {
  public:
-  /// Round the positions, `chunks` times: stage s at position s % positions, chunk s / positions.
-  StageMap(int positions, int chunks = 1) : positions_(positions), chunks_(chunks) {}
+  /// Over the positions, `chunks` times: chunk c holds the stages c * positions and on.
+  StageMap(int positions, int chunks = 1, StageOrder order = StageOrder::round)
+      : positions_(positions), chunks_(chunks), order_(order) {}
 
   int positions() const { return positions_; }
   int chunks() const { return chunks_; }
+  StageOrder order() const { return order_; }
   int stages() const { return positions_ * chunks_; }
-  int position_of(int stage) const { return stage % positions_; }
+  int position_of(int stage) const {
+    return is_back(chunk_of(stage)) ? positions_ - 1 - stage % positions_ : stage % positions_;
+  }
   int chunk_of(int stage) const { return stage / positions_; }
-  int stage_of(int position, int chunk) const { return chunk * positions_ + position; }
+  int stage_of(int position, int chunk) const {
+    return chunk * positions_ + (is_back(chunk) ? positions_ - 1 - position : position);
+  }
   bool is_first(int stage) const { return stage == 0; }
   bool is_last(int stage) const { return stage + 1 == stages(); }
 
  private:
+  bool is_back(int chunk) const { return order_ == StageOrder::there_and_back && chunk % 2 == 1; }
+
   int positions_;
   int chunks_;
+  StageOrder order_;
 };
 
 struct Schedule {

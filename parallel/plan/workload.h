@@ -76,8 +76,16 @@ struct Workload {
   double model_flops_per_token = 0;  // the convention behind MFU: 6 * matmul parameters + 6 * L * T * H * D
 };
 
-enum class ScheduleName : uint8_t { gpipe, one_f_one_b };
+enum class ScheduleName : uint8_t { gpipe, one_f_one_b, interleaved, zero_bubble };
 std::string_view name_of(ScheduleName name);
+
+/// What backward makes again instead of keeping it. selective: what the norms leave, cheap to make; full:
+/// everything of a block but its input.
+enum class Recompute : uint8_t { none, selective, full };
+std::string_view name_of(Recompute recompute);
+
+/// Where the optimizer's state lies: with the weights, or in host memory, updated by the CPU.
+enum class Offload : uint8_t { none, optimizer };
 
 /// Element types of what the optimizer and its neighbours hold.
 struct StateTypes {
@@ -88,19 +96,25 @@ struct StateTypes {
   DType moments = DType::f32;
 };
 
+inline constexpr int64_t all_blocks = int64_t{1} << 40;
+
 /// The user's choice, everything resolved (no auto).
 struct ParallelConfig {
   int tensor = 1;
   int pipeline = 1;
   int data = 1;
-  int virtual_stages = 1;
+  int virtual_stages = 1;  // stages a position; with zero_bubble 1 = H1, 2 = ZB-V
   ScheduleName schedule = ScheduleName::one_f_one_b;
   bool is_sequence_parallel = false;
-  int zero = 1;        // 0 | 1
+  int zero = 1;        // 0 | 1 | 2 | 3
   int64_t micro = 1;   // rows of tokens a micro-batch and data rank
   int64_t global = 1;  // rows of tokens an optimizer step
   int64_t sequence_length = 1;
   StateTypes types;
+  Recompute recompute = Recompute::none;
+  int64_t recompute_blocks = all_blocks;  // of each stage, its first ones; the others keep everything
+  Offload offload = Offload::none;
+  bool is_grid_invariant = false;     // the same bits for every pipeline and data split: sums run in a tree
   int64_t bucket_elements = 8 << 20;  // gradient buckets: close one when it holds this many
 };
 
