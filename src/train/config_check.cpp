@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/combinations.h"
 #include "parallel/plan/placement.h"
+#include "src/train/config_plan.h"
 
 namespace ptrain {
 namespace {
@@ -93,19 +95,21 @@ void check_batch(const LoadedConfig& loaded, const WorldSize& world) {
        loaded.where("batch.global"), batch.global, batch.micro, data, unit, nearest);
 }
 
+/// Schedules, stages a rank, ZeRO, recompute against each other. After check_mesh and check_batch.
+void check_combinations(const LoadedConfig& loaded, const WorldSize& world) {
+  const ParallelConfig parallel = parallel_config(loaded.config, world.ranks, Config::Precision::fp32);
+  const int64_t micros = parallel.global / (parallel.micro * parallel.data);
+  if (const auto objection = objection_to(parallel, micros)) {
+    fail(ExitCode::usage, "{}{}", loaded.where(objection->key), objection->text);
+  }
+}
+
 /// Keys that mean nothing without others: said, not ignored.
 void check_companions(const LoadedConfig& loaded) {
   const C& config = loaded.config;
   check(config.evaluation.every == 0 || !config.data.validation.empty(), ExitCode::usage,
         "{} = {} needs files in data.validation, which is empty", loaded.where("evaluation.every"),
         config.evaluation.every);
-  const bool takes_chunks = config.parallel.schedule == C::Schedule::interleaved ||
-                            config.parallel.schedule == C::Schedule::zero_bubble ||
-                            config.parallel.schedule == C::Schedule::automatic;
-  check(config.parallel.virtual_stages == 1 || takes_chunks, ExitCode::usage,
-        "{} = {} needs parallel.schedule interleaved or zero_bubble, not {}; set it to 1",
-        loaded.where("parallel.virtual_stages"), config.parallel.virtual_stages,
-        value_text(config, "parallel.schedule"));
   check(config.checkpoint.replicas == 1 || config.checkpoint.storage != C::Storage::shared, ExitCode::usage,
         "{} = {} needs checkpoint.storage per_node, not shared; set it to 1",
         loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
@@ -122,6 +126,7 @@ void check_config(const LoadedConfig& loaded, const WorldSize& world) {
   check_mesh(loaded, world);
   check_hosts(loaded, world);
   check_batch(loaded, world);
+  check_combinations(loaded, world);
 }
 
 std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded) {

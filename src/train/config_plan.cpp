@@ -1,7 +1,6 @@
 #include "src/train/config_plan.h"
 
 #include "kernels/base/error.h"
-#include "src/train/config_keys.h"
 
 namespace ptrain {
 
@@ -35,23 +34,62 @@ StateTypes state_types(Config::Precision precision) {
   fail(ExitCode::defect, "the precision is not resolved");
 }
 
+void check_offload(const Config& config, const Compute& compute) {
+  check(
+      config.parallel.offload == Config::Offload::none || compute.device == DeviceKind::cuda, ExitCode::usage,
+      "parallel.offload = optimizer, but the run computes on CPUs, whose memory holds the optimizer anyway; "
+      "set it to none, or device to cuda");
+}
+
+namespace {
+
+ScheduleName schedule_name(const Config& config) {
+  switch (config.parallel.schedule) {
+    case Config::Schedule::gpipe:
+      return ScheduleName::gpipe;
+    case Config::Schedule::one_f_one_b:
+      return ScheduleName::one_f_one_b;
+    case Config::Schedule::interleaved:
+      return ScheduleName::interleaved;
+    case Config::Schedule::zero_bubble:
+      return ScheduleName::zero_bubble;
+    case Config::Schedule::automatic:
+      break;
+  }
+  return config.parallel.virtual_stages > 1 ? ScheduleName::interleaved : ScheduleName::one_f_one_b;
+}
+
+Recompute recompute_of(const Config& config) {
+  switch (config.train.recompute) {
+    case Config::Recompute::selective:
+      return Recompute::selective;
+    case Config::Recompute::full:
+      return Recompute::full;
+    case Config::Recompute::none:
+    case Config::Recompute::automatic:
+      break;
+  }
+  return Recompute::none;
+}
+
+}  // namespace
+
 ParallelConfig parallel_config(const Config& config, int world, Config::Precision precision) {
-  const bool is_gpipe = config.parallel.schedule == Config::Schedule::gpipe;
-  check(is_gpipe || config.parallel.schedule == Config::Schedule::one_f_one_b, ExitCode::usage,
-        "parallel.schedule = {} is not built yet; use 1f1b or gpipe",
-        value_text(config, "parallel.schedule"));
   return {
       .tensor = config.parallel.tensor,
       .pipeline = config.parallel.pipeline,
       .data = data_ranks(config, world),
       .virtual_stages = config.parallel.virtual_stages,
-      .schedule = is_gpipe ? ScheduleName::gpipe : ScheduleName::one_f_one_b,
+      .schedule = schedule_name(config),
       .is_sequence_parallel = sequence_parallel(config),
       .zero = config.parallel.zero,
       .micro = config.batch.micro,
       .global = config.batch.global,
       .sequence_length = config.data.sequence_length,
       .types = state_types(precision),
+      .recompute = recompute_of(config),
+      .offload = config.parallel.offload == Config::Offload::optimizer ? Offload::optimizer : Offload::none,
+      .is_grid_invariant = config.train.deterministic == Config::Deterministic::grid,
   };
 }
 

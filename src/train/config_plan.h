@@ -1,5 +1,5 @@
-// From the user's configuration to what a plan needs of it, every `auto` resolved.
-// Not for judging: check_config comes first, make_plan refuses what the model does not allow.
+// From the user's configuration to what a plan needs of it.
+// Not for judging: check_config does that, make_plan refuses what the model does not allow.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,12 @@ Config::Device found_device(const Device& device);
 /// that the weight leaves out. fp8 stores as bf16 does.
 StateTypes state_types(Config::Precision precision);
 
-/// The plan's view of a configuration that check_config accepted for `world` ranks. `precision` is resolved.
-/// Errors: ExitCode::usage for a schedule that is not built.
+/// parallel.offload against the device. Errors: ExitCode::usage where the optimizer is in host memory anyway.
+void check_offload(const Config& config, const Compute& compute);
+
+/// The plan's view of a configuration on `world` ranks. `precision` is resolved. What is left to choose
+/// stands at the plainest: recompute auto at none, schedule auto at 1f1b, or at interleaved with
+/// virtual_stages > 1.
 ParallelConfig parallel_config(const Config& config, int world, Config::Precision precision);
 
 }  // namespace ptrain

@@ -38,6 +38,7 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compu
         "set it to at "
         "most {}",
         config.data.sequence_length, spec.max_positions, spec.max_positions);
+  check_offload(config, compute);
   ParallelConfig parallel = parallel_config(config, world, compute.precision);
   parallel.is_sequence_parallel &= parallel.tensor > 1;
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;

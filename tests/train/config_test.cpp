@@ -304,7 +304,30 @@ TEST(ConfigPlan, EveryAutoIsResolved) {
   EXPECT_EQ(parallel.types.master, DType::i16);
   EXPECT_FALSE(parallel_config(with(""), 5, Config::Precision::fp32).is_sequence_parallel);
   EXPECT_EQ(parallel_config(with(""), 5, Config::Precision::fp32).data, 5);
-  EXPECT_THROW(parallel_config(with("parallel: {schedule: interleaved}"), 1, Config::Precision::fp32), Error);
+  const auto of = [](const char* text) { return parallel_config(with(text), 8, Config::Precision::fp32); };
+  EXPECT_EQ(of("parallel: {schedule: zero_bubble}").schedule, ScheduleName::zero_bubble);
+  EXPECT_EQ(of("parallel: {schedule: interleaved, virtual_stages: 3}").virtual_stages, 3);
+  EXPECT_EQ(of("parallel: {schedule: auto}").schedule, ScheduleName::one_f_one_b);
+  EXPECT_EQ(of("parallel: {schedule: auto, virtual_stages: 2}").schedule, ScheduleName::interleaved);
+  EXPECT_EQ(of("train: {recompute: selective}").recompute, Recompute::selective);
+  EXPECT_EQ(of("train: {recompute: full}").recompute, Recompute::full);
+  EXPECT_EQ(of("train: {recompute: auto}").recompute, Recompute::none);
+  EXPECT_EQ(of("parallel: {offload: optimizer}").offload, Offload::optimizer);
+  EXPECT_TRUE(of("train: {deterministic: grid}").is_grid_invariant);
+  EXPECT_FALSE(of("train: {deterministic: true}").is_grid_invariant);
+}
+
+TEST(ConfigPlan, OffloadingNeedsAGpu) {
+  const Config config = with("parallel: {offload: optimizer}");
+  check_offload(config, {.device = DeviceKind::cuda});
+  check_offload(with(""), {.device = DeviceKind::cpu});
+  try {
+    check_offload(config, {.device = DeviceKind::cpu});
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::usage);
+    EXPECT_NE(std::string(error.what()).find("set it to none"), std::string::npos) << error.what();
+  }
 }
 
 TEST(ConfigPlan, PrecisionFollowsTheDeviceUnlessItIsSet) {
