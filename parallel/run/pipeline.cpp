@@ -18,11 +18,6 @@ Lane wire_of(TransferLane lane) {
                                           : Lane::control;
 }
 
-void wait_all(std::vector<Transfer>& transfers) {
-  for (Transfer& transfer : transfers) transfer.wait();
-  transfers.clear();
-}
-
 }  // namespace
 
 Pipeline::Pipeline(std::vector<Action> program, Communicator* pipeline)
@@ -54,23 +49,58 @@ Pipeline::Transfers& Pipeline::receives_of(const Action& action) {
   return lane == TransferLane::tied ? tied_receives_ : slot_of(action).receives[static_cast<size_t>(lane)];
 }
 
+/// Where the transfers of `action` go; its span begins.
+Pipeline::Transfers& Pipeline::open(Transfers& under_way, const Action& action) {
+  under_way.action = action;
+  under_way.is_open = tracer_ != nullptr && tracer_->is_on();
+  if (under_way.is_open) under_way.begin_s = tracer_->now_s();
+  return under_way;
+}
+
+void Pipeline::close(Transfers& under_way) {
+  if (under_way.is_open) tracer_->note(under_way.action, under_way.begin_s, tracer_->now_s());
+  under_way.is_open = false;
+}
+
+void Pipeline::wait_all(Transfers& under_way) {
+  for (Transfer& part : under_way.parts) part.wait();
+  under_way.parts.clear();
+  close(under_way);
+}
+
+/// Ends the spans of transfers that are done although nobody waits for them yet.
+void Pipeline::look() {
+  const auto look_at = [&](Transfers& under_way) {
+    if (!under_way.is_open) return;
+    if (std::ranges::all_of(under_way.parts, [](Transfer& part) { return part.is_done(); })) close(under_way);
+  };
+  for (std::vector<SlotTransfers>& chunk : slots_) {
+    for (SlotTransfers& slot : chunk) {
+      std::ranges::for_each(slot.sends, look_at);
+      std::ranges::for_each(slot.receives, look_at);
+    }
+  }
+  look_at(tied_sends_);
+  look_at(tied_receives_);
+}
+
 void Pipeline::send(StageWork& work, const Action& action) {
-  Transfers& under_way = sends_of(action);
-  wait_all(under_way);
+  wait_all(sends_of(action));
+  Transfers& under_way = open(sends_of(action), action);
   for (const Tensor& tensor : work.tensors(action)) {
-    under_way.push_back(pipeline_->isend(tensor, action.peer, wire_of(lane_of(action.kind))));
+    under_way.parts.push_back(pipeline_->isend(tensor, action.peer, wire_of(lane_of(action.kind))));
   }
 }
 
 void Pipeline::receive(StageWork& work, const Action& action) {
   // The slot's gradient may still be on its way out: it must not be overwritten.
   if (action.kind == ActionKind::receive_gradient) wait_all(slot_of(action).sends[gradient]);
-  Transfers& under_way = receives_of(action);
-  if (!under_way.empty()) {
+  if (!receives_of(action).parts.empty()) {
     fail(ExitCode::defect, "{} before the last one into slot {} was used", to_string(action), action.slot);
   }
+  Transfers& under_way = open(receives_of(action), action);
   for (const Tensor& tensor : work.tensors(action)) {
-    under_way.push_back(pipeline_->irecv(tensor, action.peer, wire_of(lane_of(action.kind))));
+    under_way.parts.push_back(pipeline_->irecv(tensor, action.peer, wire_of(lane_of(action.kind))));
   }
 }
 
@@ -86,6 +116,7 @@ void Pipeline::make_ready(const Action& action) {
 void Pipeline::run(StageWork& work) {
   const Clock::time_point start = Clock::now();
   const auto now_s = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  const bool is_traced = tracer_ != nullptr && tracer_->is_on();
   for (size_t i = 0; i < program_.size(); ++i) {
     const Action& action = program_[i];
     // 1. Wait for what it needs; its own time begins after that.
@@ -94,6 +125,7 @@ void Pipeline::run(StageWork& work) {
       wait_all(tied_receives_);
       wait_all(tied_sends_);  // its memory is about to become the sum
     }
+    const double begin_s = is_traced ? tracer_->now_s() : 0;
     intervals_[i].begin_s = now_s();
     // 2. Act.
     if (is_forward(action.kind)) {
@@ -112,6 +144,9 @@ void Pipeline::run(StageWork& work) {
     // 3. Messages move only inside calls: give all lanes a turn between actions.
     if (pipeline_ != nullptr) pipeline_->poll();
     intervals_[i].end_s = now_s();
+    if (is_traced && (is_compute(action.kind) || action.kind == ActionKind::add_tied))
+      tracer_->note(action, begin_s, tracer_->now_s());
+    if (is_traced && tracer_->sees_transfers()) look();
   }
   for (std::vector<SlotTransfers>& chunk : slots_) {
     for (SlotTransfers& slot : chunk) {

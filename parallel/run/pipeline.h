@@ -9,6 +9,7 @@
 #include "parallel/comm/communicator.h"
 #include "parallel/plan/schedule.h"
 #include "parallel/plan/simulate.h"
+#include "parallel/run/tracer.h"
 
 namespace ptrain {
 
@@ -49,8 +50,18 @@ class Pipeline {
   const std::vector<Interval>& intervals() const { return intervals_; }
   const std::vector<Action>& program() const { return program_; }
 
+  /// Notes every action but reductions (which are under way when run() returns) while `tracer` is on: a send
+  /// or receive from its start until it was seen to be done, which is looked for after every action. Null:
+  /// none.
+  void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+
  private:
-  using Transfers = std::vector<Transfer>;  // of one bundle
+  struct Transfers {  // of one bundle
+    std::vector<Transfer> parts;
+    Action action;         // that started them, as the next
+    double begin_s = 0;    // on the tracer's clock
+    bool is_open = false;  // its span has no end yet
+  };
   struct SlotTransfers {
     std::array<Transfers, 2> sends, receives;  // by TransferLane activation, gradient
   };
@@ -58,6 +69,10 @@ class Pipeline {
   void send(StageWork& work, const Action& action);
   void receive(StageWork& work, const Action& action);
   void make_ready(const Action& compute);
+  Transfers& open(Transfers& under_way, const Action& action);
+  void wait_all(Transfers& under_way);
+  void close(Transfers& under_way);
+  void look();
   SlotTransfers& slot_of(const Action& action);
   Transfers& sends_of(const Action& action);
   Transfers& receives_of(const Action& action);
@@ -68,6 +83,7 @@ class Pipeline {
   std::vector<bool> is_last_;                      // [chunk]: no activation leaves it
   Transfers tied_sends_, tied_receives_;
   std::vector<Interval> intervals_;
+  Tracer* tracer_ = nullptr;
 };
 
 }  // namespace ptrain

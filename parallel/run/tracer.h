@@ -1,0 +1,93 @@
+// What a rank did when: spans of time, written down while it trains. Takes nothing of the heap after it was
+// made and knows nothing of files: src/train/trace writes what lies here.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "parallel/plan/schedule.h"
+
+namespace ptrain {
+
+/// What a span is about. phase: a part of a step, or what lies between steps; the others are actions of the
+/// program, or what else is computed or sent beside them.
+enum class SpanCategory : uint8_t { phase, compute, transfer, collective };
+inline constexpr int num_span_categories = 4;
+std::string_view name_of(SpanCategory category);
+/// What an action is: compute, transfer (sends and receives), else collective.
+SpanCategory category_of(ActionKind kind);
+
+struct Span {
+  std::string_view name;  // of static storage
+  SpanCategory category = SpanCategory::phase;
+  double begin_s = 0, end_s = 0;  // on the tracer's clock
+  int64_t step = 0;
+  int chunk = -1, micro = -1, bucket = -1, peer = -1;  // as of Action; -1: means nothing here
+};
+
+/// What the times of compute, transfers and collectives mean. happened: it ran from begin to end, as the host
+/// saw it. enqueued: the host gave it to a device then; when it ran is not known.
+enum class SpanTimes : uint8_t { happened, enqueued };
+
+/// Spans of the step that is traced. Used by one thread. Functions that note spans do nothing between steps
+/// that are traced; a null Tracer* stands for a run without a trace.
+class Tracer {
+ public:
+  using Clock = std::function<double()>;  // seconds, going forward
+
+  /// Has room for `room` spans; what comes after them is counted and dropped.
+  Tracer(Clock now_s, SpanTimes times, size_t room);
+
+  /// From here on spans are of `step`. Those of the step before are gone.
+  void begin(int64_t step);
+  void end() { is_on_ = false; }
+  bool is_on() const { return is_on_; }
+
+  /// Whether it can be told when a transfer was done: one may ask it while others are under way.
+  bool sees_transfers() const { return is_on_ && times_ == SpanTimes::happened; }
+  SpanTimes times() const { return times_; }
+  double now_s() const { return now_s_(); }
+
+  void note(const Action& action, double begin_s, double end_s);
+  /// What no action stands for.
+  void note(std::string_view name, SpanCategory category, double begin_s, double end_s);
+
+  std::span<const Span> spans() const { return spans_; }
+  int64_t dropped() const { return dropped_; }  // of this step
+  size_t room() const { return room_; }
+
+ private:
+  void add(const Span& span);
+
+  Clock now_s_;
+  SpanTimes times_;
+  size_t room_;
+  std::vector<Span> spans_;
+  int64_t dropped_ = 0;
+  int64_t step_ = 0;
+  bool is_on_ = false;
+};
+
+/// A phase from here to the end of the block. tracer: null for none.
+class PhaseSpan {
+ public:
+  PhaseSpan(Tracer* tracer, std::string_view name)
+      : tracer_(tracer != nullptr && tracer->is_on() ? tracer : nullptr),
+        name_(name),
+        begin_s_(tracer_ != nullptr ? tracer_->now_s() : 0) {}
+  ~PhaseSpan() {
+    if (tracer_ != nullptr) tracer_->note(name_, SpanCategory::phase, begin_s_, tracer_->now_s());
+  }
+  PhaseSpan(const PhaseSpan&) = delete;
+  PhaseSpan& operator=(const PhaseSpan&) = delete;
+
+ private:
+  Tracer* tracer_;
+  std::string_view name_;
+  double begin_s_;
+};
+
+}  // namespace ptrain

@@ -1,0 +1,190 @@
+#include "parallel/run/tracer.h"
+
+#include <map>
+
+#include "kernels/base/error.h"
+#include "parallel/comm/clock.h"
+#include "parallel/run/pipeline.h"
+#include "tests/support/ranks.h"
+
+namespace ptrain {
+namespace {
+
+/// A clock that goes one second further with each look at it.
+Tracer::Clock counting_clock() {
+  return [seconds = 0.0]() mutable { return seconds += 1; };
+}
+
+TEST(Tracer, NotesSpansOfTheStepThatIsTracedAndNothingBetweenSteps) {
+  Tracer tracer(counting_clock(), SpanTimes::happened, 8);
+  const Action forward{.kind = ActionKind::forward, .chunk = 1, .micro = 3, .slot = 2};
+  tracer.note(forward, 1, 2);
+  { const PhaseSpan phase(&tracer, "rows"); }
+  EXPECT_TRUE(tracer.spans().empty());
+  EXPECT_FALSE(tracer.sees_transfers());
+
+  tracer.begin(7);
+  EXPECT_TRUE(tracer.sees_transfers());
+  { const PhaseSpan phase(&tracer, "rows"); }
+  tracer.note(forward, 5, 6);
+  tracer.note("parameters", SpanCategory::collective, 6, 7);
+  tracer.end();
+  tracer.note(forward, 8, 9);
+  ASSERT_EQ(tracer.spans().size(), 3u);
+  EXPECT_EQ(tracer.spans()[0].name, "rows");
+  EXPECT_EQ(tracer.spans()[0].category, SpanCategory::phase);
+  EXPECT_EQ(tracer.spans()[0].begin_s, 1);
+  EXPECT_EQ(tracer.spans()[0].end_s, 2);
+  EXPECT_EQ(tracer.spans()[1].name, "forward");
+  EXPECT_EQ(tracer.spans()[1].category, SpanCategory::compute);
+  EXPECT_EQ(tracer.spans()[1].step, 7);
+  EXPECT_EQ(tracer.spans()[1].chunk, 1);
+  EXPECT_EQ(tracer.spans()[1].micro, 3);
+  EXPECT_EQ(tracer.spans()[1].bucket, -1);
+  EXPECT_EQ(tracer.spans()[2].category, SpanCategory::collective);
+
+  tracer.begin(8);
+  EXPECT_TRUE(tracer.spans().empty());
+}
+
+TEST(Tracer, WhatDoesNotFitIsCountedAndTakesNoMemory) {
+  Tracer tracer(counting_clock(), SpanTimes::happened, 3);
+  tracer.begin(1);
+  const Span* const memory = tracer.spans().data();
+  for (int micro = 0; micro < 5; ++micro)
+    tracer.note({.kind = ActionKind::forward, .micro = micro}, micro, micro + 1);
+  EXPECT_EQ(tracer.spans().size(), 3u);
+  EXPECT_EQ(tracer.spans().data(), memory);
+  EXPECT_EQ(tracer.dropped(), 2);
+  tracer.begin(2);
+  EXPECT_EQ(tracer.dropped(), 0);
+}
+
+TEST(Tracer, APhaseWithoutATracerIsNothing) {
+  const PhaseSpan phase(nullptr, "rows");
+}
+
+/// Moves bundles of three floats.
+class SmallStage : public StageWork {
+ public:
+  explicit SmallStage(int slots) : buffers_(static_cast<size_t>(slots)) {}
+
+  void forward(const Action&) override {}
+  void backward(const Action&) override {}
+  void reduce(const Action&) override {}
+  void add_tied(const Action&) override {}
+  std::span<const Tensor> tensors(const Action& action) override {
+    const size_t which = action.kind == ActionKind::receive_activation ? 0
+                         : action.kind == ActionKind::send_activation  ? 1
+                                                                       : 2;
+    tensor_ = Tensor(buffers_[static_cast<size_t>(action.slot)][which].data(), {3}, DType::f32);
+    return {&tensor_, 1};
+  }
+
+ private:
+  std::vector<std::array<std::array<float, 3>, 3>> buffers_;  // [slot][input, output, gradient]
+  Tensor tensor_;
+};
+
+constexpr int positions = 3, micros = 5;
+
+Schedule lowered(const Schedule& plain, const StageMap& map) {
+  Schedule schedule = with_reductions(with_transfers(plain, map), map, {2, 2, 2});
+  return with_early_receives(with_slots(std::move(schedule), map));
+}
+
+std::string name_of(const Span& span) {
+  return fmt::format("{} {}'{}/{} with {}", span.name, span.micro, span.chunk, span.bucket, span.peer);
+}
+
+TEST(Tracer, APipelineNotesEveryActionOnceAndAMessageArrivesAfterItWasSent) {
+  const StageMap map(positions);
+  for (const Schedule& schedule :
+       {lowered(gpipe(map, micros), map), lowered(one_f_one_b(map, micros), map)}) {
+    run_ranks(positions, [&](Communicator& pipeline) {
+      const auto position = static_cast<size_t>(pipeline.rank());
+      const std::vector<Action>& program = schedule.programs[position];
+      SmallStage stage(slots_of(schedule, map)[position][0]);
+      Tracer tracer(host_clock().now_s, SpanTimes::happened, program.size());
+      Pipeline player(program, &pipeline);
+      player.set_tracer(&tracer);
+      player.run(stage);
+      EXPECT_TRUE(tracer.spans().empty()) << "not on yet";
+
+      tracer.begin(1);
+      player.run(stage);
+      tracer.end();
+      // 1. Every action once; a reduction is not the pipeline's to tell.
+      std::map<std::string, int> times;
+      for (const Action& action : program) {
+        if (action.kind == ActionKind::reduce) continue;
+        ++times[name_of(Span{.name = name_of(action.kind),
+                             .chunk = action.chunk,
+                             .micro = action.micro,
+                             .bucket = action.bucket,
+                             .peer = action.peer})];
+      }
+      for (const Span& span : tracer.spans()) --times[name_of(span)];
+      for (const auto& [name, count] : times) EXPECT_EQ(count, 0) << name;
+      EXPECT_EQ(tracer.dropped(), 0);
+      // 2. Computes one after the other; micro by micro when it was sent and when it had come.
+      double computed_until_s = 0;
+      constexpr size_t lanes = 2;
+      std::vector<double> sent_s(lanes * micros), received_s(lanes * micros);
+      for (const Span& span : tracer.spans()) {
+        EXPECT_LE(span.begin_s, span.end_s);
+        if (span.category == SpanCategory::compute) {
+          EXPECT_GE(span.begin_s, computed_until_s) << name_of(span);
+          computed_until_s = span.end_s;
+        }
+        const size_t index =
+            (span.name.ends_with("activation") ? 0 : micros) + static_cast<size_t>(span.micro);
+        if (span.name.starts_with("send")) sent_s[index] = span.begin_s;
+        if (span.name.starts_with("receive")) received_s[index] = span.end_s;
+      }
+      // 3. Across ranks: the clocks of one host are one.
+      const auto everywhere = [&](std::vector<double>& mine) {
+        std::vector<double> all(mine.size() * positions);
+        pipeline.all_gather(Tensor(mine.data(), {std::ssize(mine)}, DType::f64),
+                            Tensor(all.data(), {std::ssize(all)}, DType::f64));
+        return all;
+      };
+      const std::vector<double> all_sent_s = everywhere(sent_s);
+      const size_t each = sent_s.size();
+      for (size_t micro = 0; micro < micros; ++micro) {
+        if (position > 0) {
+          EXPECT_GE(received_s[micro], all_sent_s[(position - 1) * each + micro]);
+        }
+        if (position + 1 < positions) {
+          EXPECT_GE(received_s[micros + micro], all_sent_s[(position + 1) * each + micros + micro]);
+        }
+      }
+    });
+  }
+}
+
+TEST(Tracer, OnADeviceNoTransferIsAskedWhetherItIsDone) {
+  // To ask would make the device's stream wait. So a send ends where the pipeline waits for it: here all of
+  // them behind the last compute.
+  const StageMap map(2);
+  Schedule schedule = with_slots(with_transfers(gpipe(map, 3), map), map);
+  run_ranks(2, [&](Communicator& pipeline) {
+    const auto position = static_cast<size_t>(pipeline.rank());
+    SmallStage stage(slots_of(schedule, map)[position][0]);
+    Tracer tracer(host_clock().now_s, SpanTimes::enqueued, 100);
+    Pipeline player(schedule.programs[position], &pipeline);
+    player.set_tracer(&tracer);
+    tracer.begin(1);
+    EXPECT_FALSE(tracer.sees_transfers());
+    player.run(stage);
+    bool has_sent = false;
+    for (const Span& span : tracer.spans()) {
+      has_sent |= span.name.starts_with("send");
+      EXPECT_FALSE(has_sent && span.category == SpanCategory::compute) << name_of(span);
+    }
+    EXPECT_TRUE(has_sent);
+  });
+}
+
+}  // namespace
+}  // namespace ptrain
