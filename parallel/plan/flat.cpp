@@ -80,19 +80,22 @@ std::vector<Range> flat_ranges(const Box& local, const Box& part) {
     add(0, 1);
     return ranges;
   }
-  // Row by row of the part, where a row runs along the last dimension; index counts the part's rows.
-  const int64_t row = part.extent[-1];
-  for (int64_t index = 0; index < part.numel() / row; ++index) {
-    int64_t rest = index, offset = 0, stride = local.extent[-1];
-    const auto d_last = static_cast<size_t>(dims - 1);
-    offset = part.begin[d_last] - local.begin[d_last];
-    for (int dim = dims - 2; dim >= 0; --dim) {
-      const auto d = static_cast<size_t>(dim);
-      offset += (part.begin[d] - local.begin[d] + rest % part.extent[dim]) * stride;
+  // Run by run of the part: a run goes over `inner` and all dimensions behind it, which the part spans.
+  int inner = dims - 1;
+  int64_t step = 1;  // elements of one index of `inner`
+  while (inner > 0 && part.extent[inner] == local.extent[inner]) step *= local.extent[inner--];
+  const auto start = [&](int dim) {
+    return part.begin[static_cast<size_t>(dim)] - local.begin[static_cast<size_t>(dim)];
+  };
+  const int64_t run = part.extent[inner] * step;
+  for (int64_t index = 0; index < part.numel() / run; ++index) {
+    int64_t rest = index, offset = start(inner) * step, stride = step * local.extent[inner];
+    for (int dim = inner - 1; dim >= 0; --dim) {
+      offset += (start(dim) + rest % part.extent[dim]) * stride;
       rest /= part.extent[dim];
       stride *= local.extent[dim];
     }
-    add(offset, row);
+    add(offset, run);
   }
   return ranges;
 }

@@ -174,6 +174,39 @@ TEST(Flat, RangesOfABoxAreItsElementsInOrder) {
             (std::vector<Range>{{1, 2}}));
 }
 
+TEST(Flat, RangesOfAPartAreItsElementsOneByOneMerged) {
+  Cases cases(31);
+  for (int i = 0; i < 500; ++i) {
+    Box local{.extent = {1, 1, 1}}, part{.extent = {1, 1, 1}};
+    for (int dim = 0; dim < 3; ++dim) {
+      const auto d = static_cast<size_t>(dim);
+      const int64_t length = cases.between(1, 5), taken = cases.coin() ? length : cases.between(1, length);
+      local.extent.set(dim, length);
+      part.extent.set(dim, taken);
+      local.begin[d] = cases.between(0, 9);
+      part.begin[d] = local.begin[d] + cases.between(0, length - taken);
+    }
+    std::vector<Range> expected;
+    for (int64_t element = 0; element < local.numel(); ++element) {
+      bool is_inside = true;
+      int64_t rest = element;
+      for (int dim = 2; dim >= 0; --dim) {
+        const auto d = static_cast<size_t>(dim);
+        const int64_t index = local.begin[d] + rest % local.extent[dim] - part.begin[d];
+        is_inside &= index >= 0 && index < part.extent[dim];
+        rest /= local.extent[dim];
+      }
+      if (!is_inside) continue;
+      if (!expected.empty() && expected.back().end() == element) {
+        ++expected.back().count;
+      } else {
+        expected.push_back({element, 1});
+      }
+    }
+    EXPECT_EQ(flat_ranges(local, part), expected);
+  }
+}
+
 TEST(Flat, ATiedCopyIsHeldButNeverCounted) {
   const Workload workload = toy_workload({}, Tied::apart);
   const Range units{4, 2};
