@@ -2,7 +2,6 @@
 // actions, none of them moves a compute action.
 #include <algorithm>
 #include <map>
-#include <set>
 #include <tuple>
 
 #include "kernels/base/error.h"
@@ -15,9 +14,11 @@ size_t at(int index) {
   return static_cast<size_t>(index);
 }
 
+enum class Way { nowhere, transfer, hand };
+
 /// What a compute action hands on or needs: what it is, the other position, and the chunk over there.
 struct Edge {
-  bool exists = false;
+  Way way = Way::nowhere;
   TransferLane lane = TransferLane::activation;
   int peer = 0;
   int peer_chunk = 0;
@@ -26,8 +27,10 @@ struct Edge {
 Edge edge_to(const StageMap& map, int position, int other_stage, TransferLane lane) {
   if (other_stage < 0 || other_stage >= map.stages()) return {};
   const int peer = map.position_of(other_stage);
-  if (peer == position) return {};  // handed over in memory
-  return {.exists = true, .lane = lane, .peer = peer, .peer_chunk = map.chunk_of(other_stage)};
+  return {.way = peer == position ? Way::hand : Way::transfer,
+          .lane = lane,
+          .peer = peer,
+          .peer_chunk = map.chunk_of(other_stage)};
 }
 
 /// Where the result of a compute action goes.
@@ -65,7 +68,7 @@ LaneOrders orders_of_sends(const Schedule& schedule, const StageMap& map) {
   for (int position = 0; position < map.positions(); ++position) {
     for (const Action& action : schedule.programs[at(position)]) {
       const Edge out = output_of(map, position, action);
-      if (!out.exists) continue;
+      if (out.way != Way::transfer) continue;
       LaneOrder& order = orders[{position, out.peer, out.lane}];
       order.place_of.resize(at(map.chunks() * schedule.micros), nowhere);
       order.place_of[at(out.peer_chunk * schedule.micros + action.micro)] = order.messages.size();
@@ -78,6 +81,10 @@ LaneOrders orders_of_sends(const Schedule& schedule, const StageMap& map) {
 /// Not check(): the text would be made for every action.
 [[noreturn]] void refuse(const Action& action) {
   fail(ExitCode::defect, "{} cannot be lowered here", to_string(action));
+}
+
+Action hand(ActionKind kind, int chunk, int micro, int to_chunk) {
+  return {.kind = kind, .chunk = chunk, .micro = micro, .to_chunk = to_chunk};
 }
 
 Action transfer(ActionKind kind, int chunk, int micro, int peer) {
@@ -111,11 +118,14 @@ Schedule with_transfers(Schedule schedule, const StageMap& map) {
   LaneOrders orders = orders_of_sends(schedule, map);
   for (int position = 0; position < map.positions(); ++position) {
     std::vector<Action> lowered;
+    lowered.reserve(3 * schedule.programs[at(position)].size());
     for (const Action& action : schedule.programs[at(position)]) {
       if (!is_compute(action.kind) || action.bucket >= 0) refuse(action);
       // 1. Receive what it needs, and before it what the lane brings earlier.
       const Edge in = input_of(map, position, action);
-      if (in.exists) {
+      if (in.way == Way::hand && in.lane == TransferLane::activation) {
+        lowered.push_back(hand(ActionKind::hand_activation, in.peer_chunk, action.micro, action.chunk));
+      } else if (in.way == Way::transfer) {
         LaneOrder& order = orders[{in.peer, position, in.lane}];
         const size_t name = at(action.chunk * schedule.micros + action.micro);
         const size_t wanted = name < order.place_of.size() ? order.place_of[name] : nowhere;
@@ -130,7 +140,9 @@ Schedule with_transfers(Schedule schedule, const StageMap& map) {
       // 2. Compute, then send at once what it made.
       lowered.push_back(action);
       const Edge out = output_of(map, position, action);
-      if (out.exists) {
+      if (out.way == Way::hand && out.lane == TransferLane::gradient) {
+        lowered.push_back(hand(ActionKind::hand_gradient, action.chunk, action.micro, out.peer_chunk));
+      } else if (out.way == Way::transfer) {
         const ActionKind kind =
             out.lane == TransferLane::activation ? ActionKind::send_activation : ActionKind::send_gradient;
         lowered.push_back(transfer(kind, action.chunk, action.micro, out.peer));
@@ -157,7 +169,8 @@ Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vect
       segments.push_back(part);
       // The stage before waits for the gradient, nobody for the reduction: the send goes first.
       const bool has_send = bucket + 1 == count && last + 1 < program.size() &&
-                            program[last + 1].kind == ActionKind::send_gradient &&
+                            (program[last + 1].kind == ActionKind::send_gradient ||
+                             program[last + 1].kind == ActionKind::hand_gradient) &&
                             program[last + 1].chunk == chunk &&
                             program[last + 1].micro == program[last].micro;
       if (has_send) segments.push_back(program[last + 1]);
@@ -204,65 +217,6 @@ Schedule with_tied_sum(Schedule schedule, const StageMap& map) {
   back[reduction] = back_sum[0];
   back.insert(back.end(), {back_sum[1], back_sum[2], reduce});
   return schedule;
-}
-
-Schedule with_slots(Schedule schedule, const StageMap& map) {
-  const auto key = [&](const Action& action) {
-    if (action.micro >= schedule.micros || action.chunk >= map.chunks()) refuse(action);
-    return at(action.chunk) * at(schedule.micros) + at(action.micro);
-  };
-  for (std::vector<Action>& program : schedule.programs) {
-    // 1. A micro holds its slot from its first mention to its last backward.
-    std::vector<size_t> last_use(at(map.chunks() * schedule.micros), program.size());
-    for (size_t i = 0; i < program.size(); ++i) {
-      if (is_backward(program[i].kind)) last_use[key(program[i])] = i;
-    }
-    // 2. Walk through, lowest free slot first.
-    std::vector<int> slot_of(last_use.size(), -1);
-    std::vector<std::set<int>> free(at(map.chunks()));  // given back, to be used again
-    std::vector<int> used(at(map.chunks()), 0);
-    for (size_t i = 0; i < program.size(); ++i) {
-      Action& action = program[i];
-      if (action.micro < 0) continue;
-      int& slot = slot_of[key(action)];
-      std::set<int>& idle = free[at(action.chunk)];
-      if (slot < 0) slot = idle.empty() ? used[at(action.chunk)]++ : idle.extract(idle.begin()).value();
-      action.slot = slot;
-      if (last_use[key(action)] == i) idle.insert(slot);
-    }
-  }
-  return schedule;
-}
-
-Schedule with_early_receives(Schedule schedule) {
-  for (std::vector<Action>& program : schedule.programs) {
-    for (size_t i = 0; i < program.size(); ++i) {
-      if (program[i].kind != ActionKind::receive_gradient) continue;
-      bool has_passed = false;
-      for (size_t place = i; place > 0; --place) {
-        const Action& before = program[place - 1];
-        const Action& receive = program[place];
-        const bool is_same_slot = before.chunk == receive.chunk && before.slot == receive.slot;
-        const bool is_same_lane = before.kind == receive.kind && before.peer == receive.peer;
-        if (is_same_slot || is_same_lane || (is_compute(before.kind) && has_passed)) break;
-        has_passed |= is_compute(before.kind);
-        std::swap(program[place - 1], program[place]);
-      }
-    }
-  }
-  return schedule;
-}
-
-std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map) {
-  std::vector<std::vector<int>> slots;
-  for (const std::vector<Action>& program : schedule.programs) {
-    std::vector<int> counts(at(map.chunks()), 0);
-    for (const Action& action : program) {
-      counts[at(action.chunk)] = std::max(counts[at(action.chunk)], action.slot + 1);
-    }
-    slots.push_back(std::move(counts));
-  }
-  return slots;
 }
 
 }  // namespace ptrain

@@ -42,6 +42,10 @@ std::string_view name_of(ActionKind kind) {
       return "receive tied gradient";
     case ActionKind::add_tied:
       return "add tied gradient";
+    case ActionKind::hand_activation:
+      return "hand activation";
+    case ActionKind::hand_gradient:
+      return "hand gradient";
     case ActionKind::reduce:
       return "reduce";
   }
@@ -75,6 +79,10 @@ bool is_send(ActionKind kind) {
 bool is_receive(ActionKind kind) {
   return kind == ActionKind::receive_activation || kind == ActionKind::receive_gradient ||
          kind == ActionKind::receive_tied;
+}
+
+bool is_hand(ActionKind kind) {
+  return kind == ActionKind::hand_activation || kind == ActionKind::hand_gradient;
 }
 
 TransferLane lane_of(ActionKind kind) {
@@ -111,6 +119,9 @@ std::string to_string(const Action& action) {
       return fmt::format("{} from {}", name_of(action.kind), action.peer);
     case ActionKind::add_tied:
       return std::string(name_of(action.kind));
+    case ActionKind::hand_activation:
+    case ActionKind::hand_gradient:
+      return fmt::format("{} {}{} to '{}", name_of(action.kind), action.micro, chunk, action.to_chunk);
     case ActionKind::reduce:
       return fmt::format("reduce{}{}", bucket, chunk);
     default:

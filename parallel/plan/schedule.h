@@ -24,8 +24,10 @@ enum class ActionKind : uint8_t {
   receive_gradient,
   send_tied,  // the own gradient of the tied embedding, to the other end of the pipeline
   receive_tied,
-  add_tied,  // own + received, both known
-  reduce,    // starts the sum of a bucket's gradients over the data axis
+  add_tied,         // own + received, both known
+  hand_activation,  // to the next stage where it lies on the same position: a copy in memory
+  hand_gradient,    // to the stage before where it lies on the same position
+  reduce,           // starts the sum of a bucket's gradients over the data axis
 };
 
 std::string_view name_of(ActionKind kind);
@@ -34,6 +36,7 @@ bool is_backward(ActionKind kind);  // whole or half
 bool is_compute(ActionKind kind);
 bool is_send(ActionKind kind);
 bool is_receive(ActionKind kind);
+bool is_hand(ActionKind kind);
 
 /// Messages of one lane between two positions arrive in the order in which they were sent.
 enum class TransferLane : uint8_t { activation, gradient, tied };
@@ -43,15 +46,18 @@ std::string_view name_of(TransferLane lane);
 struct Action {
   ActionKind kind = ActionKind::forward;
   int chunk = 0;
-  int micro = -1;   // of compute and of transfers between stages
-  int peer = -1;    // the other position, of transfers
-  int bucket = -1;  // of reduce; of a backward: only the units of this bucket, -1 = the whole stage
-  int slot = -1;    // of compute and transfers, once slots are given: which set of activations of the chunk
+  int micro = -1;     // of compute and of transfers between stages
+  int peer = -1;      // the other position, of transfers
+  int bucket = -1;    // of reduce; of a backward: only the units of this bucket, -1 = the whole stage
+  int slot = -1;      // of compute and transfers, once slots are given: which set of activations of the chunk
+  int to_chunk = -1;  // of hands: the chunk that gets what `chunk` made
+  int to_slot = -1;   // of hands: the slot of the same micro over there
 
   bool operator==(const Action&) const = default;
 };
 
-/// "F3", "B3", "B3/1" (bucket 1), "send activation 3 to 1", with several chunks "F3'1"
+/// "F3", "B3", "B3/1" (bucket 1), "send activation 3 to 1", with several chunks "F3'1", "hand activation 3 to
+/// '1"
 std::string to_string(const Action& action);
 
 /// How stages go over the positions when there are several chunks. round: 0 1 2 0 1 2; there_and_back:
@@ -100,15 +106,37 @@ Schedule gpipe(const StageMap& map, int micros);
 /// p - s forwards to warm up (s the position, p positions), then one backward, one forward in turn. Compute
 /// only. Errors (usage): more than one chunk a position, which is the interleaved schedule.
 Schedule one_f_one_b(const StageMap& map, int micros);
+/// Interleaved 1f1b (Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters",
+/// 2.2.2): v chunks of p positions in StageOrder::round. Micros go in groups of p, a group through one chunk
+/// after the other; the last group may be smaller. Warm-up of position s: 2 (p - 1 - s) + (v - 1) p forwards.
+/// Bubble (p - 1) / (v m + p - 1) for p dividing m. Any number of micros; one chunk is 1f1b. Compute only.
+Schedule interleaved(const StageMap& map, int micros);
+/// Zero bubble H1 (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", 3.1): 1f1b with the backward in
+/// halves. Position s puts the weights off by s micros: what it owes fills the end, where 1f1b waits. With
+/// forward, input and weights of one length a third of 1f1b's bubble, and nowhere more than the p micros
+/// alive that 1f1b's first position has. One chunk. Compute only.
+Schedule zero_bubble_h1(const StageMap& map, int micros);
+/// Zero bubble V (Qi et al. 2023, section 6; Qi et al. 2024, "Pipeline Parallelism with Controllable
+/// Memory"): two chunks in StageOrder::there_and_back. With forward, input and weights of one length nobody
+/// waits once its first forward has come; at most 2 p half stages are alive, as under 1f1b. Any number of
+/// micros. Compute only.
+Schedule zero_bubble_v(const StageMap& map, int micros);
+
+/// Forwards alone, as an evaluation plays them: groups of `at_once` micros go through a position's chunks one
+/// after the other, in slots in turn (micro modulo at_once). Lowered: transfers, hands, slots. A rank needs
+/// at_once slots in every chunk; more than one keeps all positions busy where there are several chunks.
+Schedule forwards_of(const StageMap& map, int micros, int at_once);
 
 /// Adds sends right behind the compute that makes what they carry, receives right before the compute that
 /// needs it. On a lane both sides keep one order: where a receiver needs a later message first, the earlier
-/// ones are received before it. Stages that follow each other on one position hand over without a transfer.
+/// ones are received before it. Stages that follow each other on one position hand over in memory: a gradient
+/// right behind the backward (input half) that makes it, an activation right before the forward that needs
+/// it, since the slot that it goes to is held from then on.
 Schedule with_transfers(Schedule schedule, const StageMap& map);
 
-/// Cuts the last micro's backward of every stage at its buckets and starts each bucket's reduction as soon as
-/// its gradients are whole; a gradient's send goes before the last reduction. buckets[stage] = number of
-/// buckets of that stage; bucket 0 is finished first.
+/// Cuts the last micro's backward (in halves: of the weights) of every stage at its buckets and starts each
+/// bucket's reduction as soon as its gradients are whole; a gradient's send or hand goes before the last
+/// reduction. buckets[stage] = number of buckets of that stage; bucket 0 is finished first.
 Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vector<int>& buckets);
 
 /// The tied embedding's gradients on the first and the last stage: each side sends its own and adds the
@@ -116,8 +144,8 @@ Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vect
 /// last stage). Needs reductions; does nothing with one position.
 Schedule with_tied_sum(Schedule schedule, const StageMap& map);
 
-/// Gives every forward the lowest free slot of its chunk, held until its backward is done, and names it in
-/// all actions of that micro.
+/// Gives every micro the lowest free slot of its chunk, held from what brings its activation until its
+/// backward (both halves) is done, and names it in all actions of that micro.
 Schedule with_slots(Schedule schedule, const StageMap& map);
 
 /// Moves every gradient's receive above the compute action before it, where that leaves its slot alone: the
@@ -128,10 +156,12 @@ Schedule with_early_receives(Schedule schedule);
 std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map);
 
 /// Empty when all holds, else what is wrong, where and why it must not be: every micro's forward and backward
-/// exactly once on every stage, forward first; backwards (and so gradients) in ascending micro order; a
-/// micro's backward segments complete and in order; reductions once, behind the last backward of their
-/// bucket; sends and receives of every lane equal in number and order.
-/// buckets: as in with_reductions, or empty where the schedule has none.
+/// (whole, or its input and then its weights) exactly once on every stage, forward first; whatever adds to
+/// gradients in ascending micro order: both halves, and the last stage's forwards; a micro's backward
+/// segments complete and in order; reductions once, behind the last backward of their bucket; sends and
+/// receives of every lane equal in number and order; every neighbour on the same position handed to; a slot
+/// with one micro at a time, the same for all actions of the micro, and its gradient still there when it is
+/// sent. buckets: as in with_reductions, or empty where the schedule has none.
 std::string fault_of(const Schedule& schedule, const StageMap& map, const std::vector<int>& buckets = {});
 /// Throws (defect) fault_of() unless it is empty.
 void validate(const Schedule& schedule, const StageMap& map, const std::vector<int>& buckets = {});

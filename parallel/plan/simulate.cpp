@@ -1,10 +1,8 @@
 #include "parallel/plan/simulate.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <set>
-#include <tuple>
 
 #include "kernels/base/error.h"
 
@@ -20,7 +18,22 @@ struct Message {
   double sent_s = 0, arrival_s = 0;
 };
 
-using LaneKey = std::tuple<int, int, TransferLane>;  // sender, receiver, lane
+/// What one position sent another on a lane, and how many of it the other has received.
+struct Wire {
+  int receiver = 0;
+  TransferLane lane = TransferLane::activation;
+  std::vector<Message> messages;
+  size_t received = 0;
+};
+
+constexpr size_t nowhere = ~size_t{0};
+
+/// The forward (activation) or backward (gradient) of one micro on one stage.
+struct Pass {
+  double made_s = -1;        // when it was made; -1 = not yet
+  size_t message = nowhere;  // its input: the message that a receive matched it with
+  double handed_s = -1;      // its input: when it was handed over in memory
+};
 
 /// Why a position cannot go on.
 struct Wait {
@@ -36,36 +49,53 @@ class Simulation {
  private:
   /// Executes the position's next action; an explanation when it must wait.
   std::optional<Wait> step(int position);
+  void check_action(int position, const Action& action) const;
   std::optional<Wait> compute(int position, const Action& action);
-  std::optional<Wait> wait_for(int position, const Action& action, TransferLane lane, Message& message) const;
-  std::optional<Wait> input_ready(int position, const Action& action, double& sent_s, double& ready_s) const;
+  std::optional<Wait> wait_for(int position, const Action& action, TransferLane lane, Message& message);
+  std::optional<Wait> input_ready(int position, const Action& action, double& sent_s, double& ready_s);
   std::optional<Wait> meet(int position, const Action& action);
+  void hand(int position, const Action& action);
+  void receive(int position, const Action& action);
+  Wire& wire_of(int sender, int receiver, TransferLane lane);
+  Pass& pass_of(int stage, int micro, TransferLane lane) {
+    return passes_[(at(stage) * at(micros_) + at(micro)) * 2 + static_cast<size_t>(lane)];
+  }
+  size_t& message_of(int position, const Action& action, TransferLane lane) {
+    return lane == TransferLane::tied
+               ? tied_message_[at(position)]
+               : pass_of(map_.stage_of(position, action.chunk), action.micro, lane).message;
+  }
+  /// The reason of a wait, made only when somebody will read it: most waits end.
+  template <class... Args>
+  Wait wait(int peer, fmt::format_string<Args...> text, Args&&... args) const {
+    return {.peer = peer, .reason = is_explaining_ ? fmt::format(text, std::forward<Args>(args)...) : ""};
+  }
   void send(int position, const Action& action, double sent_s);
   double cost_of(TransferLane lane) const;
   double duration_of(int stage, const Action& action) const;
   const Action& current(int position) const { return programs_[at(position)][counter_[at(position)]]; }
   bool is_finished(int position) const { return counter_[at(position)] == programs_[at(position)].size(); }
   void advance(int position, Interval interval);
-  std::string explain(const std::vector<Wait>& waits) const;
+  std::string explain();
   void finish();
 
   const std::vector<std::vector<Action>>& programs_;
   const StageMap& map_;
   const Costs& costs_;
   const SendMode mode_;
-  bool has_transfers_ = false;
+  const int micros_;
+  bool has_transfers_ = false, has_hands_ = false, is_explaining_ = false;
   std::vector<size_t> counter_;
   std::vector<double> now_s_, reduced_s_;
   std::vector<std::vector<int>> segments_;  // [stage]: bucket segments of the last backward, at least one
-  std::map<LaneKey, std::vector<Message>> lanes_;
-  std::map<LaneKey, size_t> received_;                               // receives executed
-  std::map<std::tuple<int, int, int, TransferLane>, size_t> inbox_;  // (position, chunk, micro, lane)
-  std::map<std::tuple<int, int, TransferLane>, double> made_;        // (stage, micro, what): when
+  std::vector<std::vector<Wire>> wires_;    // [sender]
+  std::vector<Pass> passes_;                // [(stage * micros + micro) * 2 + lane]
+  std::vector<size_t> tied_message_;        // [position]
   Report report_;
 };
 
 Simulation::Simulation(const Schedule& schedule, const StageMap& map, const Costs& costs, SendMode mode)
-    : programs_(schedule.programs), map_(map), costs_(costs), mode_(mode) {
+    : programs_(schedule.programs), map_(map), costs_(costs), mode_(mode), micros_(schedule.micros) {
   const size_t positions = at(map.positions());
   check(programs_.size() == positions, "{} programs for {} positions", programs_.size(), positions);
   check(costs.forward_s.size() == at(map.stages()) && costs.backward_s.size() == at(map.stages()),
@@ -77,15 +107,44 @@ Simulation::Simulation(const Schedule& schedule, const StageMap& map, const Cost
   report_.busy_s.assign(positions, 0);
   report_.exposed_transfer_s.assign(positions, 0);
   report_.intervals.resize(positions);
-  report_.peak_live = slots_of(with_slots(schedule, map), map);
+  wires_.resize(positions);
+  passes_.resize(at(map.stages()) * at(micros_) * 2);
+  tied_message_.assign(positions, nowhere);
+  bool has_slots = true;
   for (int position = 0; position < map.positions(); ++position) {
+    report_.intervals[at(position)].reserve(programs_[at(position)].size());
     for (const Action& action : programs_[at(position)]) {
+      check_action(position, action);
+      has_slots &= !is_compute(action.kind) || action.slot >= 0;
       has_transfers_ |= is_send(action.kind) || is_receive(action.kind);
+      has_hands_ |= is_hand(action.kind);
       if (is_compute(action.kind) && action.bucket >= 0) {
         segments_[at(map.stage_of(position, action.chunk))].push_back(action.bucket);
       }
     }
   }
+  report_.peak_live = has_slots ? slots_of(schedule, map) : slots_of(with_slots(schedule, map), map);
+}
+
+void Simulation::check_action(int position, const Action& action) const {
+  const auto is_inside = [&](int chunk) { return chunk >= 0 && chunk < map_.chunks(); };
+  const bool has_micro =
+      is_compute(action.kind) || is_hand(action.kind) ||
+      ((is_send(action.kind) || is_receive(action.kind)) && lane_of(action.kind) != TransferLane::tied);
+  const bool has_peer = is_send(action.kind) || is_receive(action.kind);
+  const bool is_known = (!has_peer || (action.peer >= 0 && action.peer < map_.positions())) &&
+                        is_inside(action.chunk) && (!is_hand(action.kind) || is_inside(action.to_chunk)) &&
+                        (!has_micro || (action.micro >= 0 && action.micro < micros_));
+  if (!is_known)
+    fail(ExitCode::defect, "position {}: {} names what there is not", position, to_string(action));
+}
+
+Wire& Simulation::wire_of(int sender, int receiver, TransferLane lane) {
+  std::vector<Wire>& wires = wires_[at(sender)];  // a handful
+  for (Wire& wire : wires) {
+    if (wire.receiver == receiver && wire.lane == lane) return wire;
+  }
+  return wires.emplace_back(Wire{.receiver = receiver, .lane = lane, .messages = {}});
 }
 
 double Simulation::cost_of(TransferLane lane) const {
@@ -113,37 +172,30 @@ void Simulation::advance(int position, Interval interval) {
 
 /// The message that a receive of (chunk, micro) was matched with, once it is sent.
 std::optional<Wait> Simulation::wait_for(int position, const Action& action, TransferLane lane,
-                                         Message& message) const {
+                                         Message& message) {
   const int micro = lane == TransferLane::tied ? -1 : action.micro;
-  const auto found = inbox_.find({position, action.chunk, micro, lane});
-  if (found == inbox_.end()) {
-    return Wait{.reason = fmt::format("its {} is never received: the receive is missing", name_of(lane))};
-  }
+  const size_t index = message_of(position, action, lane);
+  if (index == nowhere) return wait(-1, "its {} is never received: the receive is missing", name_of(lane));
   const int stage = map_.stage_of(position, action.chunk);
   const int peer = lane == TransferLane::tied ? map_.position_of(stage == 0 ? map_.stages() - 1 : 0)
                                               : map_.position_of(stage + (is_forward(action.kind) ? -1 : 1));
-  const auto sent = lanes_.find({peer, position, lane});
-  if (sent == lanes_.end() || sent->second.size() <= found->second) {
-    return Wait{
-        .peer = peer,
-        .reason = fmt::format(
-            "the {} of {} is not sent by position {}", name_of(lane),
-            lane == TransferLane::tied ? "the tied embedding" : fmt::format("micro-batch {}", micro), peer)};
+  const std::vector<Message>& sent = wire_of(peer, position, lane).messages;
+  if (sent.size() <= index) {
+    return wait(peer, "the {} of micro-batch {} is not sent by position {}", name_of(lane), micro, peer);
   }
-  message = sent->second[found->second];
+  message = sent[index];
   if (lane != TransferLane::tied && (message.chunk != action.chunk || message.micro != micro)) {
-    return Wait{
-        .reason = fmt::format(
-            "message {} of the {} lane from position {} is micro-batch {}, received as micro-batch {}: "
-            "sends and receives of a lane are in different order",
-            found->second, name_of(lane), peer, message.micro, micro)};
+    return wait(-1,
+                "message {} of the {} lane from position {} is micro-batch {}, received as micro-batch {}: "
+                "sends and receives of a lane are in different order",
+                index, name_of(lane), peer, message.micro, micro);
   }
   return std::nullopt;
 }
 
 /// When the input of a compute action was ready to travel and when it is here.
 std::optional<Wait> Simulation::input_ready(int position, const Action& action, double& sent_s,
-                                            double& ready_s) const {
+                                            double& ready_s) {
   sent_s = ready_s = 0;
   const int stage = map_.stage_of(position, action.chunk);
   const bool forward = is_forward(action.kind);
@@ -159,14 +211,19 @@ std::optional<Wait> Simulation::input_ready(int position, const Action& action, 
     ready_s = message.arrival_s;
     return std::nullopt;
   }
-  const auto made = made_.find({before, action.micro, lane});
-  if (made == made_.end()) {
-    return Wait{.peer = peer,
-                .reason = fmt::format("stage {} has not made the {} of micro-batch {}", before, name_of(lane),
-                                      action.micro)};
+  const double made_s = pass_of(before, action.micro, lane).made_s;
+  const double handed_s = pass_of(stage, action.micro, lane).handed_s;
+  if (made_s < 0) {
+    return wait(peer, "stage {} has not made the {} of micro-batch {}", before, name_of(lane), action.micro);
   }
-  sent_s = made->second;
-  ready_s = made->second + (peer == position ? 0 : cost_of(lane));
+  if (peer == position && has_hands_) {
+    if (handed_s < 0)
+      return wait(-1, "its {} is never handed over by stage {}: the hand is missing", name_of(lane), before);
+    sent_s = ready_s = handed_s;
+    return std::nullopt;
+  }
+  sent_s = made_s;
+  ready_s = made_s + (peer == position ? 0 : cost_of(lane));
   return std::nullopt;
 }
 
@@ -182,17 +239,14 @@ std::optional<Wait> Simulation::compute(int position, const Action& action) {
   advance(position, {begin_s, begin_s + duration_s});
   if (action.kind == ActionKind::backward_weights) return std::nullopt;
   const bool is_whole = action.bucket < 0 || action.bucket == segments_[at(stage)].back();
-  if (is_whole) {
-    made_[{stage, action.micro,
-           is_forward(action.kind) ? TransferLane::activation : TransferLane::gradient}] =
-        begin_s + duration_s;
-  }
+  const TransferLane lane = is_forward(action.kind) ? TransferLane::activation : TransferLane::gradient;
+  if (is_whole) pass_of(stage, action.micro, lane).made_s = begin_s + duration_s;
   return std::nullopt;
 }
 
 void Simulation::send(int position, const Action& action, double sent_s) {
   const TransferLane lane = lane_of(action.kind);
-  std::vector<Message>& queue = lanes_[{position, action.peer, lane}];
+  std::vector<Message>& queue = wire_of(position, action.peer, lane).messages;
   const int stage = map_.stage_of(position, action.chunk) + (lane == TransferLane::activation ? 1 : -1);
   const double begin_s = queue.empty() ? sent_s : std::max(sent_s, queue.back().arrival_s);
   const bool is_stage = stage >= 0 && stage < map_.stages();
@@ -202,25 +256,36 @@ void Simulation::send(int position, const Action& action, double sent_s) {
                    .arrival_s = begin_s + cost_of(lane)});
 }
 
+void Simulation::receive(int position, const Action& action) {
+  const TransferLane lane = lane_of(action.kind);
+  message_of(position, action, lane) = wire_of(action.peer, position, lane).received++;
+}
+
+/// A copy in memory; that its source is made is for the validator, or for who needs it.
+void Simulation::hand(int position, const Action& action) {
+  const double begin_s = now_s_[at(position)];
+  const TransferLane lane =
+      action.kind == ActionKind::hand_activation ? TransferLane::activation : TransferLane::gradient;
+  pass_of(map_.stage_of(position, action.to_chunk), action.micro, lane).handed_s = begin_s + costs_.hand_s;
+  advance(position, {begin_s, begin_s + costs_.hand_s});
+}
+
 /// Rendezvous: a send and its receive wait for each other, both sides then go on together.
 std::optional<Wait> Simulation::meet(int position, const Action& action) {
   const int peer = action.peer;
-  const auto wait = [&] {
-    return Wait{.peer = peer, .reason = fmt::format("position {} is not at the other end of it", peer)};
-  };
-  if (is_finished(peer)) return wait();
+  const auto alone = [&] { return wait(peer, "position {} is not at the other end of it", peer); };
+  if (is_finished(peer)) return alone();
   const Action& other = current(peer);
   const bool do_meet = (is_send(action.kind) ? is_receive(other.kind) : is_send(other.kind)) &&
                        other.peer == position && lane_of(other.kind) == lane_of(action.kind);
-  if (!do_meet) return wait();
+  if (!do_meet) return alone();
   const int sender = is_send(action.kind) ? position : peer;
   const int receiver = is_send(action.kind) ? peer : position;
   const double met_s = std::max(now_s_[at(sender)], now_s_[at(receiver)]);
   const Action sent = current(sender), received = current(receiver);
   send(sender, sent, met_s);
-  const LaneKey lane{sender, receiver, lane_of(sent.kind)};
-  const double done_s = lanes_[lane].back().arrival_s;
-  inbox_[{receiver, received.chunk, received.micro, lane_of(received.kind)}] = received_[lane]++;
+  const double done_s = wire_of(sender, receiver, lane_of(sent.kind)).messages.back().arrival_s;
+  receive(receiver, received);
   advance(sender, {met_s, done_s});
   advance(receiver, {met_s, done_s});
   return std::nullopt;
@@ -237,9 +302,10 @@ std::optional<Wait> Simulation::step(int position) {
     send(position, action, now_s);
     advance(position, {now_s, now_s});
   } else if (is_receive(action.kind)) {
-    const LaneKey lane{action.peer, position, lane_of(action.kind)};
-    inbox_[{position, action.chunk, action.micro, lane_of(action.kind)}] = received_[lane]++;
+    receive(position, action);
     advance(position, {now_s, now_s});
+  } else if (is_hand(action.kind)) {
+    hand(position, action);
   } else if (action.kind == ActionKind::add_tied) {
     Message message;
     if (auto wait = wait_for(position, action, TransferLane::tied, message)) return wait;
@@ -256,7 +322,12 @@ std::optional<Wait> Simulation::step(int position) {
   return std::nullopt;
 }
 
-std::string Simulation::explain(const std::vector<Wait>& waits) const {
+std::string Simulation::explain() {
+  is_explaining_ = true;
+  std::vector<Wait> waits(at(map_.positions()));
+  for (int position = 0; position < map_.positions(); ++position) {
+    if (!is_finished(position)) waits[at(position)] = *step(position);  // nobody moves any more
+  }
   std::string text = "deadlock:";
   for (int position = 0; position < map_.positions(); ++position) {
     if (is_finished(position)) continue;
@@ -295,23 +366,16 @@ void Simulation::finish() {
 }
 
 Report Simulation::run() {
-  std::vector<Wait> waits(at(map_.positions()));
   for (bool has_moved = true; has_moved;) {
     has_moved = false;
     for (int position = 0; position < map_.positions(); ++position) {
-      while (!is_finished(position)) {
-        if (auto wait = step(position)) {
-          waits[at(position)] = *wait;
-          break;
-        }
-        has_moved = true;
-      }
+      while (!is_finished(position) && !step(position)) has_moved = true;
     }
   }
   report_.is_complete = true;
   for (int position = 0; position < map_.positions(); ++position)
     report_.is_complete &= is_finished(position);
-  if (!report_.is_complete) report_.explanation = explain(waits);
+  if (!report_.is_complete) report_.explanation = explain();
   finish();
   return std::move(report_);
 }
@@ -327,10 +391,6 @@ Costs Costs::uniform(const StageMap& map, double forward_s, double backward_s) {
 
 Report simulate(const Schedule& schedule, const StageMap& map, const Costs& costs, SendMode mode) {
   return Simulation(schedule, map, costs, mode).run();
-}
-
-double textbook_bubble(int positions, int micros) {
-  return static_cast<double>(positions - 1) / (micros + positions - 1);
 }
 
 }  // namespace ptrain

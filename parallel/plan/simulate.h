@@ -17,6 +17,7 @@ struct Costs {
   double activation_s = 0;          // one transfer to the next stage
   double gradient_s = 0;            // one transfer to the stage before
   double tied_s = 0;                // one transfer of the tied embedding's gradient
+  double hand_s = 0;  // one hand to another chunk of the position, which computes nothing meanwhile
   std::vector<std::vector<double>> reduce_s;      // [stage][bucket]; empty = nothing
   std::vector<std::vector<double>> bucket_share;  // [stage][bucket] of backward_s; empty = equal shares
 
@@ -41,14 +42,25 @@ struct Report {
   std::vector<double> exposed_transfer_s;   // [position] waiting for a message that is under way
   double exposed_reduce_s = 0;              // from the last compute to the last reduction
   std::vector<std::vector<int>> peak_live;  // [position][chunk] micros between forward and backward
-  std::vector<std::vector<Interval>> intervals;  // [position][action] as executed; compute only has length
+  std::vector<std::vector<Interval>>
+      intervals;  // [position][action] as executed; compute and hands have length
 };
 
 Report simulate(const Schedule& schedule, const StageMap& map, const Costs& costs,
                 SendMode mode = SendMode::never_waits);
 
 /// (p - 1) / (m + p - 1): idle share of gpipe and 1f1b with p equal stages, m micros, free transfers.
-double textbook_bubble(int positions, int micros);
+inline double textbook_bubble(int positions, int micros) {
+  return static_cast<double>(positions - 1) / (micros + positions - 1);
+}
+/// (p - 1) / (v m + p - 1): of the interleaved schedule with v chunks a position, p dividing m.
+inline double interleaved_bubble(int positions, int micros, int chunks) {
+  return static_cast<double>(positions - 1) / (static_cast<double>(chunks) * micros + positions - 1);
+}
+/// (p - 1) / (3 m + p - 1): of zero bubble H1 with forward, input and weights of one length, m >= p.
+inline double zero_bubble_h1_bubble(int positions, int micros) {
+  return static_cast<double>(positions - 1) / (3.0 * micros + positions - 1);
+}
 
 /// Time across, positions down: a cell of `F3` or `B3` per time step, blanks where a position waits. Cut off
 /// on the right at `columns` characters, with a note of how much is missing. An incomplete run ends with `?`
