@@ -32,6 +32,7 @@ class SleptStage : public StageWork {
 
   void forward(const Action&) override { sleep(forward_s_); }
   void backward(const Action&) override { sleep(backward_s_); }
+  void hand(const Action&) override {}
   void reduce(const Action&) override {}
   void add_tied(const Action&) override {}
   std::span<const Tensor> tensors(const Action& action) override {

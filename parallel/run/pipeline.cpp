@@ -26,17 +26,23 @@ Pipeline::Pipeline(std::vector<Action> program, Communicator* pipeline)
     check(action.micro < 0 || action.slot >= 0, "{} has no slot", to_string(action));
     check(pipeline_ != nullptr || !(is_send(action.kind) || is_receive(action.kind)),
           "{} without a communicator", to_string(action));
-    const auto chunk = static_cast<size_t>(action.chunk);
-    const auto slots = static_cast<size_t>(action.slot + 1);
-    if (slots_.size() <= chunk) slots_.resize(chunk + 1);
-    if (slots_[chunk].size() < slots) slots_[chunk].resize(slots);
+    check(!is_hand(action.kind) || action.to_slot >= 0, "{} has no slot to go to", to_string(action));
+    make_room(action.chunk, action.slot);
+    if (is_hand(action.kind)) make_room(action.to_chunk, action.to_slot);
     is_last_.resize(slots_.size(), true);
-    if (action.kind == ActionKind::send_activation) is_last_[chunk] = false;
+    if (action.kind == ActionKind::send_activation || action.kind == ActionKind::hand_activation)
+      is_last_[static_cast<size_t>(action.chunk)] = false;
   }
 }
 
-Pipeline::SlotTransfers& Pipeline::slot_of(const Action& action) {
-  return slots_[static_cast<size_t>(action.chunk)][static_cast<size_t>(action.slot)];
+void Pipeline::make_room(int chunk, int slot) {
+  const auto chunks = static_cast<size_t>(chunk + 1), slots = static_cast<size_t>(slot + 1);
+  if (slots_.size() < chunks) slots_.resize(chunks);
+  if (slots_[chunks - 1].size() < slots) slots_[chunks - 1].resize(slots);
+}
+
+Pipeline::SlotTransfers& Pipeline::slot_at(int chunk, int slot) {
+  return slots_[static_cast<size_t>(chunk)][static_cast<size_t>(slot)];
 }
 
 Pipeline::Transfers& Pipeline::sends_of(const Action& action) {
@@ -105,12 +111,30 @@ void Pipeline::receive(StageWork& work, const Action& action) {
 }
 
 void Pipeline::make_ready(const Action& action) {
-  const bool forward = is_forward(action.kind);
   SlotTransfers& slot = slot_of(action);
   // What it reads must be here; what it overwrites must have left.
-  if (action.kind != ActionKind::backward_weights) wait_all(slot.receives[forward ? activation : gradient]);
-  if (forward) wait_all(slot.sends[activation]);
-  if (!forward || is_last_[static_cast<size_t>(action.chunk)]) wait_all(slot.sends[gradient]);
+  switch (action.kind) {
+    case ActionKind::forward:
+      wait_all(slot.receives[activation]);
+      wait_all(slot.sends[activation]);
+      if (is_last_[static_cast<size_t>(action.chunk)]) wait_all(slot.sends[gradient]);
+      return;
+    case ActionKind::backward:
+    case ActionKind::backward_input:
+      wait_all(slot.receives[gradient]);
+      wait_all(slot.sends[gradient]);
+      // The halves leave what the weights need where the output was.
+      if (action.kind == ActionKind::backward_input) wait_all(slot.sends[activation]);
+      return;
+    case ActionKind::hand_gradient:
+      // The last micro's gradient may still be on its way out of the slot that this one goes to.
+      wait_all(slot_at(action.to_chunk, action.to_slot).sends[gradient]);
+      return;
+    default:
+      // Weights and a handed activation touch nothing that travels: inputs come by receives and hands alone,
+      // which the forward of the slot's last micro has waited for.
+      return;
+  }
 }
 
 void Pipeline::run(StageWork& work) {
@@ -120,7 +144,7 @@ void Pipeline::run(StageWork& work) {
   for (size_t i = 0; i < program_.size(); ++i) {
     const Action& action = program_[i];
     // 1. Wait for what it needs; its own time begins after that.
-    if (is_compute(action.kind)) make_ready(action);
+    if (is_compute(action.kind) || is_hand(action.kind)) make_ready(action);
     if (action.kind == ActionKind::add_tied) {
       wait_all(tied_receives_);
       wait_all(tied_sends_);  // its memory is about to become the sum
@@ -136,6 +160,8 @@ void Pipeline::run(StageWork& work) {
       send(work, action);
     } else if (is_receive(action.kind)) {
       receive(work, action);
+    } else if (is_hand(action.kind)) {
+      work.hand(action);
     } else if (action.kind == ActionKind::add_tied) {
       work.add_tied(action);
     } else {

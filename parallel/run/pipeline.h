@@ -19,8 +19,14 @@ class StageWork {
   virtual ~StageWork() = default;
 
   virtual void forward(const Action& action) = 0;
-  /// action.kind: whole or half; action.bucket: only that bucket's units, -1 = all.
+  /// action.kind: whole or half; action.bucket: only that bucket's units, -1 = all. The input half turns the
+  /// slot's gradient of the output into that of the input and may write over the output; the weight half
+  /// changes nothing that is sent or handed.
   virtual void backward(const Action& action) = 0;
+  /// Copies within the rank, between slots of two chunks. hand_activation: the output of (chunk, slot) to the
+  /// input of (to_chunk, to_slot); hand_gradient: the gradient of the input of (chunk, slot) to the gradient
+  /// of the output of (to_chunk, to_slot).
+  virtual void hand(const Action& action) = 0;
   /// Starts the sum of action.bucket's gradients; must not wait for the data axis.
   virtual void reduce(const Action& action) = 0;
   /// Adds the received gradient of the tied embedding to the own one.
@@ -33,8 +39,10 @@ class StageWork {
 
 /// One rank's program with the transfers under way. Before an action touches a slot, whatever was sent from
 /// the same memory is done, which on a device its stream waits for and not the host: forward waits for the
-/// slot's last activation send (on the last stage, where it also writes the gradient, for that send too), a
-/// gradient's receive and backward for its last gradient send.
+/// slot's last activation send (on the last stage, where it also writes the gradient, for that send too); a
+/// gradient's receive or hand into the slot and backward for its last gradient send; the input half for its
+/// activation send too. The weight half waits for no send: of a large message that would be waiting for its
+/// receiver, who may be waiting for this rank (under zero bubble V it does).
 class Pipeline {
  public:
   /// `program`: with slots. `pipeline`: the communicator along the pipeline axis, whose ranks are positions;
@@ -68,19 +76,21 @@ class Pipeline {
 
   void send(StageWork& work, const Action& action);
   void receive(StageWork& work, const Action& action);
-  void make_ready(const Action& compute);
+  void make_ready(const Action& action);
+  void make_room(int chunk, int slot);
   Transfers& open(Transfers& under_way, const Action& action);
   void wait_all(Transfers& under_way);
   void close(Transfers& under_way);
   void look();
-  SlotTransfers& slot_of(const Action& action);
+  SlotTransfers& slot_of(const Action& action) { return slot_at(action.chunk, action.slot); }
+  SlotTransfers& slot_at(int chunk, int slot);
   Transfers& sends_of(const Action& action);
   Transfers& receives_of(const Action& action);
 
   std::vector<Action> program_;
   Communicator* pipeline_;
   std::vector<std::vector<SlotTransfers>> slots_;  // [chunk][slot]
-  std::vector<bool> is_last_;                      // [chunk]: no activation leaves it
+  std::vector<bool> is_last_;                      // [chunk]: no activation leaves it, it makes gradients
   Transfers tied_sends_, tied_receives_;
   std::vector<Interval> intervals_;
   Tracer* tracer_ = nullptr;

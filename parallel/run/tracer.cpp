@@ -22,7 +22,8 @@ std::string_view name_of(SpanCategory category) {
 
 SpanCategory category_of(ActionKind kind) {
   if (is_compute(kind)) return SpanCategory::compute;
-  return is_send(kind) || is_receive(kind) ? SpanCategory::transfer : SpanCategory::collective;
+  return is_send(kind) || is_receive(kind) || is_hand(kind) ? SpanCategory::transfer
+                                                            : SpanCategory::collective;
 }
 
 Tracer::Tracer(Clock now_s, SpanTimes times, size_t room)

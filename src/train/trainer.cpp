@@ -80,6 +80,9 @@ class Trainer::Work : public StageWork {
                                               ? layout.units
                                               : layout.buckets.at(static_cast<size_t>(action.bucket)).units);
   }
+  void hand(const Action& action) override {
+    fail(ExitCode::defect, "{} on a rank with one stage", to_string(action));
+  }
   void reduce(const Action& action) override { trainer_.sync_.start(action.bucket); }
   void add_tied(const Action&) override {
     add(trainer_.context_, trainer_.tied_, slice(trainer_.stage_.gradients(), tied_range(trainer_.stage_)));

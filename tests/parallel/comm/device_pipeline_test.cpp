@@ -50,6 +50,7 @@ class DeviceStage : public StageWork {
       }
     });
   }
+  void hand(const Action& action) override { fail(ExitCode::defect, "{} on one stage", to_string(action)); }
   void reduce(const Action&) override {}
   void add_tied(const Action&) override {
     enqueue(compute_, [this] {

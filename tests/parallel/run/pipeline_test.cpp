@@ -1,58 +1,78 @@
 #include "parallel/run/pipeline.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
 #include "kernels/base/error.h"
 #include "tests/support/ranks.h"
+#include "tests/support/schedules.h"
 
 namespace ptrain {
 namespace {
 
-/// A stage that records what it is told and computes with numbers that tell micro, stage and element apart:
-/// forward y = 2 x + stage + 1, backward dx = 3 dy + stage + 1. On the last stage forward leaves dy = y, as a
-/// fused head and loss does. All memory is reused slot by slot, so a slot that is overwritten while it
-/// travels shows as a wrong number further down.
-class RecordingStage : public StageWork {
+/// The stages of a rank; they record what they are told and compute with numbers that tell micro, stage and
+/// element apart: forward y = 2 x + stage + 1, backward dx = 3 dy + stage + 1. On the last stage forward
+/// leaves dy = y, as a fused head and loss does. A backward in halves leaves dy where y was, for the weights.
+/// All memory is reused slot by slot, so a slot that is overwritten while it travels shows as a wrong number
+/// further down.
+class RecordingStages : public StageWork {
  public:
-  RecordingStage(int stage, int stages, int slots, std::vector<int64_t> bundle)
-      : stage_(stage), stages_(stages), slots_(static_cast<size_t>(slots)) {
-    for (Slot& slot : slots_) {
-      for (std::vector<std::vector<double>>* part : {&slot.x, &slot.y, &slot.d}) {
-        for (int64_t elements : bundle) part->emplace_back(static_cast<size_t>(elements));
+  RecordingStages(const StageMap& map, int position, const std::vector<int>& slots,
+                  const std::vector<int64_t>& bundle)
+      : map_(map), position_(position) {
+    for (int count : slots) {
+      std::vector<Slot>& chunk = slots_.emplace_back(static_cast<size_t>(count));
+      for (Slot& slot : chunk) {
+        for (Part* part : {&slot.x, &slot.y, &slot.d}) {
+          for (int64_t elements : bundle) part->emplace_back(static_cast<size_t>(elements));
+        }
       }
     }
-    tied_.assign(5, stage == 0 ? 1.25 : 2.5);
+    tied_.assign(5, position == 0 ? 1.25 : 2.5);
     received_tied_.assign(5, -1);
   }
 
   void forward(const Action& action) override {
     played.push_back(action);
-    Slot& slot = slots_[static_cast<size_t>(action.slot)];
-    for (size_t tensor = 0; tensor < slot.x.size(); ++tensor) {
-      for (size_t i = 0; i < slot.x[tensor].size(); ++i) {
-        if (stage_ == 0)
-          slot.x[tensor][i] = action.micro + 0.5 * static_cast<double>(tensor) + per_element(i);
-        expect(action, slot.x[tensor][i], expected_x(stage_, action.micro, tensor, i));
-        slot.y[tensor][i] = 2 * slot.x[tensor][i] + stage_ + 1;
-        if (is_last()) slot.d[tensor][i] = slot.y[tensor][i];
-      }
-    }
+    Slot& slot = slot_at(action.chunk, action.slot);
+    const int stage = stage_of(action);
+    for_each(slot.x, [&](size_t tensor, size_t i) {
+      double& x = slot.x[tensor][i];
+      if (stage == 0) x = action.micro + 0.5 * static_cast<double>(tensor) + per_element(i);
+      expect(action, x, expected_x(stage, action.micro, tensor, i));
+      slot.y[tensor][i] = 2 * x + stage + 1;
+      if (map_.is_last(stage)) slot.d[tensor][i] = slot.y[tensor][i];
+    });
     nap();
   }
 
   void backward(const Action& action) override {
     played.push_back(action);
     if (action.bucket > 0) return;
-    Slot& slot = slots_[static_cast<size_t>(action.slot)];
-    for (size_t tensor = 0; tensor < slot.d.size(); ++tensor) {
-      for (size_t i = 0; i < slot.d[tensor].size(); ++i) {
-        expect(action, slot.d[tensor][i], expected_d(stage_, action.micro, tensor, i));
-        expect(action, slot.x[tensor][i], expected_x(stage_, action.micro, tensor, i));
-        slot.d[tensor][i] = 3 * slot.d[tensor][i] + stage_ + 1;
-      }
-    }
+    Slot& slot = slot_at(action.chunk, action.slot);
+    const int stage = stage_of(action);
+    for_each(slot.d, [&](size_t tensor, size_t i) {
+      double &y = slot.y[tensor][i], &d = slot.d[tensor][i];
+      expect(action, slot.x[tensor][i], expected_x(stage, action.micro, tensor, i));
+      const bool is_weights = action.kind == ActionKind::backward_weights;
+      expect(action, is_weights ? y : d, expected_d(stage, action.micro, tensor, i));
+      if (is_weights) return;
+      if (action.kind == ActionKind::backward_input) y = d;
+      d = 3 * d + stage + 1;
+    });
     nap();
+  }
+
+  void hand(const Action& action) override {
+    played.push_back(action);
+    Slot& from = slot_at(action.chunk, action.slot);
+    Slot& to = slot_at(action.to_chunk, action.to_slot);
+    if (action.kind == ActionKind::hand_activation) {
+      to.x = from.y;
+    } else {
+      to.d = from.d;
+    }
   }
 
   void reduce(const Action& action) override { played.push_back(action); }
@@ -72,8 +92,8 @@ class RecordingStage : public StageWork {
       add(action.kind == ActionKind::send_tied ? tied_ : received_tied_);
       return bundle_;
     }
-    Slot& slot = slots_[static_cast<size_t>(action.slot)];
-    auto& part = action.kind == ActionKind::receive_activation ? slot.x
+    Slot& slot = slot_at(action.chunk, action.slot);
+    Part& part = action.kind == ActionKind::receive_activation ? slot.x
                  : action.kind == ActionKind::send_activation  ? slot.y
                                                                : slot.d;
     for (std::vector<double>& values : part) add(values);
@@ -82,36 +102,46 @@ class RecordingStage : public StageWork {
 
   const std::vector<double>& tied() const { return tied_; }
 
-  std::vector<Action> played;  // compute, reductions and sums, in order
+  std::vector<Action> played;  // compute, hands, reductions and sums, in order
   int nap_us = 0;
 
  private:
+  using Part = std::vector<std::vector<double>>;  // [tensor of the bundle][element]
   struct Slot {
-    std::vector<std::vector<double>> x, y, d;
+    Part x, y, d;
   };
 
   static double per_element(size_t i) { return static_cast<double>(i % 17) / 64; }
-  bool is_last() const { return stage_ + 1 == stages_; }
+  template <class Body>
+  static void for_each(const Part& part, const Body& body) {
+    for (size_t tensor = 0; tensor < part.size(); ++tensor) {
+      for (size_t i = 0; i < part[tensor].size(); ++i) body(tensor, i);
+    }
+  }
+  int stage_of(const Action& action) const { return map_.stage_of(position_, action.chunk); }
+  Slot& slot_at(int chunk, int slot) { return slots_[static_cast<size_t>(chunk)][static_cast<size_t>(slot)]; }
   static double expected_x(int stage, int micro, size_t tensor, size_t i) {
     double x = micro + 0.5 * static_cast<double>(tensor) + per_element(i);
     for (int before = 0; before < stage; ++before) x = 2 * x + before + 1;
     return x;
   }
   double expected_d(int stage, int micro, size_t tensor, size_t i) const {
-    double d = expected_x(stages_, micro, tensor, i);
-    for (int after = stages_ - 1; after > stage; --after) d = 3 * d + after + 1;
+    double d = expected_x(map_.stages(), micro, tensor, i);
+    for (int after = map_.stages() - 1; after > stage; --after) d = 3 * d + after + 1;
     return d;
   }
   void expect(const Action& action, double value, double expected) const {
     if (value == expected) return;  // millions of them: only the wrong ones cost
-    ADD_FAILURE() << to_string(action) << " of stage " << stage_ << " sees " << value << ", not " << expected;
+    ADD_FAILURE() << to_string(action) << " of stage " << stage_of(action) << " sees " << value << ", not "
+                  << expected;
   }
   void nap() const {
     if (nap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(nap_us));
   }
 
-  int stage_, stages_;
-  std::vector<Slot> slots_;
+  StageMap map_;
+  int position_;
+  std::vector<std::vector<Slot>> slots_;  // [chunk][slot]
   std::vector<double> tied_, received_tied_;
   std::vector<Tensor> bundle_;
 };
@@ -126,13 +156,11 @@ enum class Receives { in_place, early };
 
 Lowered lowered(const char* name, int positions, int micros, int buckets,
                 Receives receives = Receives::early) {
-  Lowered result;
-  result.map = StageMap(positions);
-  Schedule schedule =
-      name == std::string("gpipe") ? gpipe(result.map, micros) : one_f_one_b(result.map, micros);
-  schedule = with_transfers(std::move(schedule), result.map);
+  const NamedSchedule& named = named_schedule(name);
+  Lowered result{.map = named.map(positions), .schedule = {}, .slots = {}};
+  Schedule schedule = with_transfers(named.make(result.map, micros), result.map);
   schedule = with_reductions(std::move(schedule), result.map,
-                             std::vector<int>(static_cast<size_t>(positions), buckets));
+                             std::vector<int>(static_cast<size_t>(result.map.stages()), buckets));
   schedule = with_tied_sum(std::move(schedule), result.map);
   result.schedule = with_slots(std::move(schedule), result.map);
   if (receives == Receives::early) result.schedule = with_early_receives(std::move(result.schedule));
@@ -140,40 +168,46 @@ Lowered lowered(const char* name, int positions, int micros, int buckets,
   return result;
 }
 
-/// Plays it twice on every rank and checks numbers (inside the stage) and order.
+/// Plays it twice on every rank and checks numbers (inside the stages) and order.
 void play(Communicator& pipeline, const Lowered& plan, const std::vector<int64_t>& bundle, int nap_us) {
   const auto position = static_cast<size_t>(pipeline.rank());
   const std::vector<Action>& program = plan.schedule.programs[position];
-  RecordingStage stage(pipeline.rank(), plan.map.positions(), plan.slots[position][0], bundle);
+  RecordingStages stages(plan.map, pipeline.rank(), plan.slots[position], bundle);
   // Uneven: odd stages and even ones wait for each other in turn.
-  stage.nap_us = pipeline.rank() % 2 == 0 ? nap_us : 0;
+  stages.nap_us = pipeline.rank() % 2 == 0 ? nap_us : 0;
   Pipeline player(program, &pipeline);
   std::vector<Action> expected;
   for (const Action& action : program) {
     if (!is_send(action.kind) && !is_receive(action.kind)) expected.push_back(action);
   }
+  const int last = plan.map.position_of(plan.map.stages() - 1);
+  const bool is_tied_apart = last != 0 && std::ranges::any_of(program, [](const Action& action) {
+                               return action.kind == ActionKind::add_tied;
+                             });
   for (int step = 1; step <= 2; ++step) {
-    stage.played.clear();
-    player.run(stage);
-    EXPECT_EQ(stage.played, expected);
+    stages.played.clear();
+    player.run(stages);
+    EXPECT_EQ(stages.played, expected);
     double now_s = 0;
     for (const Interval& interval : player.intervals()) {
       EXPECT_GE(interval.begin_s, now_s);
       EXPECT_GE(interval.end_s, interval.begin_s);
       now_s = interval.end_s;
     }
-    const bool is_end = pipeline.rank() == 0 || pipeline.rank() + 1 == pipeline.size();
-    if (pipeline.size() > 1 && is_end) {
-      for (double value : stage.tied()) EXPECT_EQ(value, step * 3.75);
+    if (is_tied_apart) {
+      for (double value : stages.tied()) EXPECT_EQ(value, step * 3.75);
     }
   }
 }
 
 TEST(Pipeline, EveryMicroGetsItsOwnNumbersThroughEveryStage) {
-  for (const char* name : {"gpipe", "1f1b"}) {
+  for (const NamedSchedule& named : all_schedules()) {
     for (int positions : {1, 2, 3, 4}) {
       for (int micros : {1, 2, 3, 8}) {
-        const Lowered plan = lowered(name, positions, micros, 3);
+        const Lowered plan = lowered(named.name, positions, micros, 3);
+        ASSERT_EQ(
+            fault_of(plan.schedule, plan.map, std::vector<int>(static_cast<size_t>(plan.map.stages()), 3)),
+            "");
         run_ranks(positions, [&](Communicator& pipeline) { play(pipeline, plan, {7, 24}, 0); });
       }
     }
@@ -182,11 +216,27 @@ TEST(Pipeline, EveryMicroGetsItsOwnNumbersThroughEveryStage) {
 
 TEST(Pipeline, LargeMessagesBetweenUnevenStagesNeitherBlockNorOverwriteASlot) {
   // 1.2 MB: above the size up to which MPI sends without waiting for the receiver.
-  for (const char* name : {"gpipe", "1f1b"}) {
+  for (const NamedSchedule& named : all_schedules()) {
     for (int positions : {2, 3}) {
       for (Receives receives : {Receives::in_place, Receives::early}) {
-        const Lowered plan = lowered(name, positions, 5, 2, receives);
+        const Lowered plan = lowered(named.name, positions, 5, 2, receives);
         run_ranks(positions, [&](Communicator& pipeline) { play(pipeline, plan, {150'001, 3}, 2000); });
+      }
+    }
+  }
+}
+
+TEST(Pipeline, ForwardsAloneGoThroughEveryStageInFewSlots) {
+  for (const NamedSchedule& named : all_schedules()) {
+    for (int positions : {1, 2, 3, 4}) {
+      for (int at_once : {1, 2, 5}) {
+        Lowered plan{.map = named.map(positions), .schedule = {}, .slots = {}};
+        plan.schedule = forwards_of(plan.map, 7, at_once);
+        plan.slots = slots_of(plan.schedule, plan.map);
+        for (const std::vector<int>& chunks : plan.slots) {
+          for (int slots : chunks) EXPECT_EQ(slots, at_once);
+        }
+        run_ranks(positions, [&](Communicator& pipeline) { play(pipeline, plan, {70'001}, 100); });
       }
     }
   }
@@ -202,12 +252,12 @@ TEST(Pipeline, TransfersWithoutACommunicatorAreRefused) {
   EXPECT_THROW(Pipeline(plan.schedule.programs[0], nullptr), Error);
 }
 
-class FailingStage : public RecordingStage {
+class FailingStages : public RecordingStages {
  public:
-  using RecordingStage::RecordingStage;
+  using RecordingStages::RecordingStages;
   void forward(const Action& action) override {
     if (action.micro == 2) fail(ExitCode::numerical, "micro-batch 2 is not finite");
-    RecordingStage::forward(action);
+    RecordingStages::forward(action);
   }
 };
 
@@ -217,8 +267,8 @@ TEST(Pipeline, AFailingStageEndsAllRanksWithItsReason) {
   try {
     run_thread_ranks(3, [&](Communicator& pipeline) {
       const auto position = static_cast<size_t>(pipeline.rank());
-      FailingStage bad(pipeline.rank(), 3, plan.slots[position][0], {4});
-      RecordingStage good(pipeline.rank(), 3, plan.slots[position][0], {4});
+      FailingStages bad(plan.map, pipeline.rank(), plan.slots[position], {4});
+      RecordingStages good(plan.map, pipeline.rank(), plan.slots[position], {4});
       Pipeline player(plan.schedule.programs[position], &pipeline);
       player.run(pipeline.rank() == 1 ? static_cast<StageWork&>(bad) : good);
     });

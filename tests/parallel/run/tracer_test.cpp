@@ -71,6 +71,7 @@ class SmallStage : public StageWork {
 
   void forward(const Action&) override {}
   void backward(const Action&) override {}
+  void hand(const Action&) override {}
   void reduce(const Action&) override {}
   void add_tied(const Action&) override {}
   std::span<const Tensor> tensors(const Action& action) override {
