@@ -107,10 +107,30 @@ Costs costs_by_flops(const Plan& plan) {
   return costs;
 }
 
+StageMap map_of(const ParallelConfig& parallel) {
+  const bool is_v = parallel.schedule == ScheduleName::zero_bubble && parallel.virtual_stages == 2;
+  return StageMap(parallel.pipeline, parallel.virtual_stages,
+                  is_v ? StageOrder::there_and_back : StageOrder::round);
+}
+
+/// What everybody computes, without transfers.
+Schedule computed(const Plan& plan) {
+  switch (plan.parallel.schedule) {
+    case ScheduleName::gpipe:
+      return gpipe(plan.map, plan.micros);
+    case ScheduleName::one_f_one_b:
+      return one_f_one_b(plan.map, plan.micros);
+    case ScheduleName::interleaved:
+      return interleaved(plan.map, plan.micros);
+    case ScheduleName::zero_bubble:
+      return plan.map.order() == StageOrder::there_and_back ? zero_bubble_v(plan.map, plan.micros)
+                                                            : zero_bubble_h1(plan.map, plan.micros);
+  }
+  fail(ExitCode::defect, "no schedule");
+}
+
 Schedule lowered(const Plan& plan, const std::vector<int>& buckets) {
-  Schedule schedule = plan.parallel.schedule == ScheduleName::gpipe ? gpipe(plan.map, plan.micros)
-                                                                    : one_f_one_b(plan.map, plan.micros);
-  schedule = with_reductions(with_transfers(std::move(schedule), plan.map), plan.map, buckets);
+  Schedule schedule = with_reductions(with_transfers(computed(plan), plan.map), plan.map, buckets);
   if (plan.is_tied_apart) schedule = with_tied_sum(std::move(schedule), plan.map);
   return with_early_receives(with_slots(std::move(schedule), plan.map));
 }
@@ -164,7 +184,7 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
   // 1. The grid and whether the model fits it.
   plan.mesh = mesh_of(parallel, world, started);
   check_sizes(workload, parallel);
-  plan.map = StageMap(parallel.pipeline, parallel.virtual_stages);
+  plan.map = map_of(parallel);
   plan.micros = static_cast<int>(parallel.global / (parallel.micro * parallel.data));
   plan.rows = parallel.micro * parallel.sequence_length;
   plan.is_tied_apart = parallel.pipeline > 1 && std::ranges::any_of(workload.units, has_tied_copy);
