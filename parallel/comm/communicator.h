@@ -136,6 +136,9 @@ class Communicator {
   virtual int64_t scratch_growths()
       const = 0;  // how often a reduction had to allocate because none was reserved
   virtual const Traffic& traffic() const = 0;
+  /// Seconds that this rank has spent in calls and waits that had to wait for another rank, on all
+  /// communicators of one world together. NaN where it is not the host that waits.
+  virtual double waited_s() const = 0;
 
  protected:
   friend class Transfer;

@@ -12,6 +12,7 @@
 // deadlock. Sums over ranks follow NCCL's order: the same bits on every rank, not those of the host.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -70,6 +71,7 @@ class DeviceComm final : public Communicator {
   /// Also counts events that had to be made because too few were.
   int64_t scratch_growths() const override { return host_.scratch_growths() + queues_->event_growths(); }
   const Traffic& traffic() const override;
+  double waited_s() const override { return std::numeric_limits<double>::quiet_NaN(); }
 
  private:
   /// Messages from one rank to another: rank 0 of `comm` sends, rank 1 receives.

@@ -54,6 +54,7 @@ class RecordingCommunicator final : public Communicator {
   int64_t scratch_bytes() const override { return inner_->scratch_bytes(); }
   int64_t scratch_growths() const override { return inner_->scratch_growths(); }
   const Traffic& traffic() const override { return inner_->traffic(); }
+  double waited_s() const override { return inner_->waited_s(); }
 
  private:
   // Transfers belong to the inner communicator, so these are never called.

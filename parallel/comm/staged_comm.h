@@ -7,6 +7,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -59,6 +60,7 @@ class StagedComm final : public Communicator {
   /// Also counts messages for which pinned memory had to be made; later ones of no more bytes use it again.
   int64_t scratch_growths() const override { return host_.scratch_growths() + message_growths_; }
   const Traffic& traffic() const override { return host_.traffic(); }
+  double waited_s() const override { return std::numeric_limits<double>::quiet_NaN(); }
 
  private:
   /// A message under way through pinned memory.

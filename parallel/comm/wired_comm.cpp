@@ -5,6 +5,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "parallel/comm/clock.h"
 #include "parallel/comm/ordered_reduce.h"
 #include "parallel/plan/layout.h"
 
@@ -54,8 +55,10 @@ int64_t all_reduce_scratch_bytes(int ranks, int64_t bytes) {
   return reduce_scratch_bytes(ranks, bytes / ranks + largest_element);
 }
 
-WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire)
-    : WiredCommunicator(std::move(wire), std::make_shared<Family>()) {}
+WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire, std::function<double()> now_s)
+    : WiredCommunicator(std::move(wire), std::make_shared<Family>()) {
+  family_->now_s = now_s ? std::move(now_s) : host_clock().now_s;
+}
 
 WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family)
     : wire_(std::move(wire)), family_(std::move(family)) {
@@ -316,6 +319,8 @@ bool WiredCommunicator::finish_if_done(int64_t transfer) {
 }
 
 void WiredCommunicator::finish(int64_t transfer) {
+  const bool waits = !is_finished(transfer);
+  const double begin_s = waits ? family_->now_s() : 0;
   for (int times = 0; !is_finished(transfer);) {
     if (advance_family()) {
       times = 0;
@@ -323,6 +328,7 @@ void WiredCommunicator::finish(int64_t transfer) {
       wire_->relax(times++);
     }
   }
+  if (waits) family_->waited_s += family_->now_s() - begin_s;
   release(transfer);
 }
 

@@ -2,6 +2,7 @@
 // code, which is why their sums have the same bits. Not for backends with collectives of their own.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace ptrain {
 
 class WiredCommunicator final : public Communicator {
  public:
-  /// A world. Communicators split from it make progress together with it.
-  explicit WiredCommunicator(std::unique_ptr<Wire> wire);
+  /// A world. Communicators split from it make progress together with it. now_s: seconds going forward, for
+  /// waited_s(); none: the host's steady clock.
+  explicit WiredCommunicator(std::unique_ptr<Wire> wire, std::function<double()> now_s = {});
   ~WiredCommunicator() override;
 
   int rank() const override { return wire_->rank(); }
@@ -41,6 +43,7 @@ class WiredCommunicator final : public Communicator {
   int64_t scratch_bytes() const override { return scratch_.bytes(); }
   int64_t scratch_growths() const override { return scratch_growths_; }
   const Traffic& traffic() const override { return traffic_; }
+  double waited_s() const override { return family_->waited_s; }
 
  private:
   // The communicators of one rank that came from one world. While the rank waits on one of them all go on:
@@ -48,6 +51,8 @@ class WiredCommunicator final : public Communicator {
   struct Family {
     std::vector<WiredCommunicator*> members;
     bool has_dropped = false;  // a Transfer was destroyed before it was done
+    std::function<double()> now_s;
+    double waited_s = 0;
   };
 
   WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family);
