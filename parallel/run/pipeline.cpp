@@ -170,7 +170,7 @@ void Pipeline::run(StageWork& work) {
     // 3. Messages move only inside calls: give all lanes a turn between actions.
     if (pipeline_ != nullptr) pipeline_->poll();
     intervals_[i].end_s = now_s();
-    if (is_traced && (is_compute(action.kind) || action.kind == ActionKind::add_tied))
+    if (is_traced && category_of(action.kind) == SpanCategory::compute)
       tracer_->note(action, begin_s, tracer_->now_s());
     if (is_traced && tracer_->sees_transfers()) look();
   }

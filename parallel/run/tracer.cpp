@@ -21,9 +21,8 @@ std::string_view name_of(SpanCategory category) {
 }
 
 SpanCategory category_of(ActionKind kind) {
-  if (is_compute(kind)) return SpanCategory::compute;
-  return is_send(kind) || is_receive(kind) || is_hand(kind) ? SpanCategory::transfer
-                                                            : SpanCategory::collective;
+  if (is_send(kind) || is_receive(kind)) return SpanCategory::transfer;
+  return kind == ActionKind::reduce ? SpanCategory::collective : SpanCategory::compute;
 }
 
 Tracer::Tracer(Clock now_s, SpanTimes times, size_t room)

@@ -17,7 +17,8 @@ namespace ptrain {
 enum class SpanCategory : uint8_t { phase, compute, transfer, collective };
 inline constexpr int num_span_categories = 4;
 std::string_view name_of(SpanCategory category);
-/// What an action is: compute, transfer (sends and receives), else collective.
+/// What an action is: transfer (sends and receives), collective (reduce), else compute: the rank is busy with
+/// it.
 SpanCategory category_of(ActionKind kind);
 
 struct Span {

@@ -1,0 +1,207 @@
+#include "src/train/trace.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernels/base/log.h"
+#include "parallel/comm/agree.h"
+#include "parallel/comm/host_objects.h"
+#include "src/io/json.h"
+
+namespace ptrain {
+namespace {
+
+// Numbers of lanes; of messages and collectives these are the first.
+constexpr int phase_lane = 0, compute_lane = 1, first_transfer_lane = 100, first_collective_lane = 200;
+
+int64_t ns_of(double seconds) {
+  return std::llround(1e9 * seconds);
+}
+
+std::string microseconds(int64_t ns) {
+  return fmt::format("{:.3f}", static_cast<double>(ns) / 1e3);
+}
+
+/// {"step":7,"micro":3}
+std::string arguments_of(const Span& span) {
+  std::string text = fmt::format(R"({{"step":{})", span.step);
+  const std::pair<const char*, int> numbers[] = {
+      {"chunk", span.chunk}, {"micro", span.micro}, {"bucket", span.bucket}, {"peer", span.peer}};
+  for (const auto& [name, number] : numbers) {
+    if (number >= 0) text += fmt::format(R"(,"{}":{})", name, number);
+  }
+  return text;  // still open
+}
+
+void write_all(int fd, std::string_view text, const std::string& path) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    check(n > 0, ExitCode::resources,
+          "log.trace: {} cannot be written: {}; make room, or set log.trace to false", path,
+          std::strerror(errno));
+    text.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
+}  // namespace
+
+// --- Text --------------------------------------------------------------------------------------------------
+
+TraceText::TraceText(TraceSeat seat, SpanTimes times) : seat_(std::move(seat)), times_(times) {}
+
+void TraceText::add(std::string line) {
+  if (!text_.empty()) text_ += ",\n";
+  text_ += line;
+}
+
+/// A lane's name and its place among the lanes of the rank.
+void TraceText::add_name(int lane, const std::string& name) {
+  const std::string full = times_ == SpanTimes::happened ? name : name + " (enqueued)";
+  add(fmt::format(R"({{"name":"thread_name","ph":"M","pid":{},"tid":{},"args":{{"name":"{}"}}}})", seat_.rank,
+                  lane, full));
+  add(fmt::format(R"({{"name":"thread_sort_index","ph":"M","pid":{},"tid":{},"args":{{"sort_index":{}}}}})",
+                  seat_.rank, lane, lane));
+}
+
+/// Bars of one lane must not overlap: of messages and collectives the first lane that is free.
+int TraceText::lane_of(const Span& span, int64_t begin_ns, int64_t end_ns) {
+  if (span.category == SpanCategory::phase) return phase_lane;
+  if (span.category == SpanCategory::compute) return compute_lane;
+  const bool is_transfer = span.category == SpanCategory::transfer;
+  std::vector<int64_t>& ends_ns = is_transfer ? transfer_ends_ns_ : collective_ends_ns_;
+  auto free = std::ranges::find_if(ends_ns, [&](int64_t end) { return end <= begin_ns; });
+  const auto index = static_cast<int>(free - ends_ns.begin());
+  const int lane = (is_transfer ? first_transfer_lane : first_collective_lane) + index;
+  if (free == ends_ns.end()) {
+    ends_ns.push_back(end_ns);
+    add_name(lane, fmt::format("{} under way, {}", is_transfer ? "messages" : "collectives", index + 1));
+  } else {
+    *free = end_ns;
+  }
+  return lane;
+}
+
+std::string TraceText::events(std::span<const Span> spans, double shift_s, double error_s, int64_t dropped) {
+  text_.clear();
+  // 1. Once: who this is.
+  if (!std::exchange(has_names_, true)) {
+    const Coordinate& at = seat_.at;
+    const std::string name = fmt::format("rank {} on {}: pipeline {}, data {}, tensor {}", seat_.rank,
+                                         seat_.host, at.pipeline, at.data, at.tensor);
+    add(fmt::format(
+        R"({{"name":"process_name","ph":"M","pid":{},"tid":0,"args":{{"name":{},"pipeline":{},"data":{},"tensor":{},"times":"{}"}}}})",
+        seat_.rank, Json(name).dump(), at.pipeline, at.data, at.tensor,
+        times_ == SpanTimes::happened ? "happened" : "enqueued"));
+    add(fmt::format(R"({{"name":"process_sort_index","ph":"M","pid":{},"tid":0,"args":{{"sort_index":{}}}}})",
+                    seat_.rank, seat_.rank));
+    add_name(phase_lane, "step phases");
+    add_name(compute_lane, "compute");
+  }
+  // 2. The spans, by their begin; where two begin together, the longer one holds the other.
+  std::vector<Span> sorted(spans.begin(), spans.end());
+  std::ranges::sort(sorted, [](const Span& a, const Span& b) {
+    return a.begin_s != b.begin_s ? a.begin_s < b.begin_s : a.end_s > b.end_s;
+  });
+  int64_t last_ns = 0;
+  for (const Span& span : sorted) {
+    const int64_t begin_ns = ns_of(span.begin_s + shift_s), end_ns = ns_of(span.end_s + shift_s);
+    const int lane = lane_of(span, begin_ns, end_ns);
+    last_ns = std::max(last_ns, end_ns);
+    std::string arguments = arguments_of(span);
+    if (span.category == SpanCategory::phase && error_s > 0)
+      arguments += fmt::format(R"(,"clock_error_us":{:.3f})", 1e6 * error_s);
+    add(fmt::format(R"({{"name":"{}","cat":"{}","ph":"X","pid":{},"tid":{},"ts":{},"dur":{},"args":{}}}}})",
+                    span.name, name_of(span.category), seat_.rank, lane, microseconds(begin_ns),
+                    microseconds(end_ns - begin_ns), arguments));
+  }
+  // 3. What is missing.
+  if (dropped > 0) {
+    add(fmt::format(
+        R"({{"name":"{} spans did not fit","ph":"i","s":"p","pid":{},"tid":{},"ts":{},"args":{{"dropped":{}}}}})",
+        dropped, seat_.rank, phase_lane, microseconds(last_ns), dropped));
+  }
+  return std::exchange(text_, {});
+}
+
+// --- File --------------------------------------------------------------------------------------------------
+
+TraceFile::TraceFile(const std::filesystem::path& path) : path_(path.string()) {
+  if (std::filesystem::exists(path)) {
+    int number = 1;
+    const auto kept = [&] {
+      return path.parent_path() /
+             fmt::format("{}-{}{}", path.stem().string(), number, path.extension().string());
+    };
+    while (std::filesystem::exists(kept())) ++number;
+    std::error_code error;
+    std::filesystem::rename(path, kept(), error);
+    check(!error, ExitCode::resources, "log.trace: {} cannot be renamed to {}: {}", path_, kept().string(),
+          error.message());
+    log::info("the trace of an earlier start is kept as {}", kept().string());
+  }
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
+  check(fd_ >= 0, ExitCode::resources, "log.trace: {} cannot be written: {}", path_, std::strerror(errno));
+}
+
+TraceFile::TraceFile(TraceFile&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), is_empty_(other.is_empty_) {}
+TraceFile& TraceFile::operator=(TraceFile&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  std::swap(is_empty_, other.is_empty_);
+  return *this;
+}
+TraceFile::~TraceFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void TraceFile::append(std::string_view events) {
+  if (events.empty()) return;
+  std::string text = std::exchange(is_empty_, false) ? "[\n" : ",\n";
+  text += events;
+  write_all(fd_, text, path_);
+}
+
+void TraceFile::close() {
+  if (fd_ < 0) return;
+  write_all(fd_, is_empty_ ? "[\n]\n" : "\n]\n", path_);
+  const int closed = ::close(std::exchange(fd_, -1));
+  check(closed == 0, ExitCode::resources, "log.trace: {} cannot be written: {}", path_, std::strerror(errno));
+}
+
+// --- Run ---------------------------------------------------------------------------------------------------
+
+RunTrace::RunTrace(Communicator& world, const std::filesystem::path& path, const TraceSeat& seat,
+                   RankClock clock, SpanTimes times, size_t room)
+    : world_(world), clock_(std::move(clock)), tracer_(clock_.now_s, times, room), text_(seat, times) {
+  agreed(world_, [&] {
+    if (world_.rank() == 0) file_ = TraceFile(path);
+  });
+  start_s_ = clock_.now_s();
+  world_.broadcast(Tensor(&start_s_, {1}, DType::f64), 0);
+}
+
+void RunTrace::write() {
+  if (!tracer_.is_on()) return;
+  tracer_.end();
+  if (tracer_.dropped() > 0 && !std::exchange(has_warned_, true)) {
+    log::warn("log.trace: of a step {} spans did not fit beside {} and are not in the trace",
+              tracer_.dropped(), tracer_.room());
+  }
+  const ClockOffset offset = clock_offset(world_, clock_);
+  const std::string mine =
+      text_.events(tracer_.spans(), offset.offset_s - start_s_, offset.error_s, tracer_.dropped());
+  const std::vector<std::string> all = gather_text(world_, mine, 0);
+  agreed(world_, [&] {
+    for (const std::string& events : all) file_.append(events);
+  });
+}
+
+}  // namespace ptrain
