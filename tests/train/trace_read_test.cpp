@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "parallel/plan/svg_compare.h"
 #include "src/train/trace.h"
 #include "tests/support/curve.h"
 
@@ -73,6 +74,14 @@ TEST(TraceRead, AStepComesBackAsItWasPlayed) {
       // The file has nanoseconds; a step has some hundred of them that add up.
       EXPECT_NEAR(report.step_s, PaperTrace::seconds * plan.report.step_s, 2e-9);
       EXPECT_NEAR(report.bubble, plan.report.bubble, 1e-3);
+      // A run that is as planned is drawn as planned: the same length and bubble in both titles.
+      const std::string picture = svg_of_plan_and_run(plan, read.step, read.intervals);
+      const std::string title = fmt::format("{:.4g} s, bubble {:.1f} %", report.step_s, 100 * report.bubble);
+      EXPECT_NE(picture.find("measured forwards and backwards: " + title), std::string::npos) << title;
+      EXPECT_NE(
+          picture.find(fmt::format("step {}, data rank 0, tensor rank 0, measured: {}", read.step, title)),
+          std::string::npos)
+          << title;
     }
   }
 }
