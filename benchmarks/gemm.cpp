@@ -45,6 +45,41 @@ void training_step(Context& context, double limit) {
              1e-7 * flops / seconds / limit);
 }
 
+/// What products that do not depend on the number of threads cost: time over that of the usual ones, in
+/// turns.
+void price_of_invariance(Context& context) {
+  fmt::print("\n{:<18}{:>14}{:>18}{:>18}\n", "thread-invariant", "forward", "backward input",
+             "backward weight");
+  double usual_s = 0, invariant_s = 0;
+  for (const Layer& layer : layers) {
+    const OwnedTensor x = random_tensor({layer.N, layer.C}, 1), w = random_tensor({layer.O, layer.C}, 2);
+    const OwnedTensor y = random_tensor({layer.N, layer.O}, 3), dx({layer.N, layer.C}, DType::f32);
+    const OwnedTensor dw({layer.O, layer.C}, DType::f32);
+    fmt::print("{:<18}", layer.name);
+    for (int product = 0; product < 3; ++product) {
+      double best[2] = {1e9, 1e9};
+      for (int turn = 0; turn < 8; ++turn) {
+        context.is_thread_invariant = turn % 2 != 0;
+        const double s = best_seconds(
+            [&] {
+              if (product == 0) linear_forward(context, x.view, w.view, {}, y.view);
+              if (product == 1) linear_backward_input(context, y.view, w.view, dx.view);
+              if (product == 2) linear_backward_weight(context, y.view, x.view, dw.view);
+            },
+            0.1);
+        best[turn % 2] = std::min(best[turn % 2], s);
+      }
+      const double repeats = layer.O == 49152 ? 4 : 30;  // calls of a step
+      usual_s += best[0] * repeats;
+      invariant_s += best[1] * repeats;
+      fmt::print("{:>14.1f} %  ", 100 * best[1] / best[0]);
+    }
+    fmt::print("\n");
+  }
+  context.is_thread_invariant = false;
+  fmt::print("{:<18}{:>14.1f} % of the usual time\n", "whole step", 100 * invariant_s / usual_s);
+}
+
 void prefill(Context& context, double limit) {
   fmt::print("\n{:<18}{:>14}\n", "few rows", "GFLOP/s");
   for (int64_t N : {2, 4, 8, 16, 32, 64, 256}) {
@@ -95,6 +130,7 @@ int main(int argc, char** argv) {
              context.threads, cpu::blas_description(), bench::fma_peak_gflops(context.threads), sgemm,
              bandwidth);
   bench::training_step(context, sgemm);
+  bench::price_of_invariance(context);
   bench::prefill(context, sgemm);
   bench::decode(context, bandwidth);
 }

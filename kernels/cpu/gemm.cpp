@@ -31,7 +31,7 @@ void multiply(const Context& context, std::string_view op, int64_t m, int64_t n,
   } else {
     if (m == 0 || n == 0) return;
     const S beta = write == Write::accumulate ? S{1} : S{0};
-    const TileGrid grid = tile_grid(context.threads, m, n, k);
+    const TileGrid grid = tile_grid(context, m, n, k);
     parallel_tasks(context.threads, grid.rows * grid.columns, [&](int64_t task) {
       const Tile t = tile_of(grid, m, n, task);
       blas_gemm(a.transpose, b.transpose, t.rows, t.columns, k, a.at(t.row, 0), a.stride, b.at(0, t.column),

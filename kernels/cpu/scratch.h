@@ -26,12 +26,16 @@ constexpr int64_t side_within(int64_t bytes, int64_t slots) {
   return side;
 }
 
+/// Side of the blocks of a product whose longest extent is `extent`, where nothing but the shape decides.
+constexpr int64_t side_for(int64_t extent) {
+  return std::clamp((extent + side_step - 1) / side_step * side_step, side_step, widened_side);
+}
+
 /// Blocks of the products. The widest extent of a small model bounds them.
 constexpr int64_t gemm_scratch_bytes(const ScratchSizes& sizes) {
   const int64_t widest =
       std::max({sizes.N, sizes.C, 2 * sizes.F, sizes.V, (sizes.H + 2 * sizes.K) * sizes.D});
-  const int64_t side = std::clamp((widest + side_step - 1) / side_step * side_step, side_step, widened_side);
-  return widened_slots * widened_block_bytes(side);
+  return widened_slots * widened_block_bytes(side_for(widest));
 }
 
 /// attention_backward: gradients of keys and values of one head in f32, (T, D) each, for as many heads as

@@ -68,33 +68,56 @@ inline int64_t even_block(int64_t extent, int64_t side) {
   return std::min((length + side_step - 1) / side_step * side_step, side);
 }
 
+/// How a product's tiles are shared out and cut into blocks.
+struct WidenedWork {
+  TileGrid grid;
+  int64_t slots;  // tiles at work at a time, each with blocks of its own in scratch
+  int64_t side;   // longest of a block; 0 where the scratch is too small
+};
+
+/// A block's sides decide where sums are cut. Where the context is thread-invariant they follow from the
+/// shape, and the scratch decides only on how many tiles are at work; else all slots share the scratch.
+inline WidenedWork widened_work(const Context& context, int64_t granted, int64_t m, int64_t n, int64_t k) {
+  const TileGrid grid = tile_grid(context, m, n, k);
+  const int64_t tiles = grid.rows * grid.columns;
+  if (!context.is_thread_invariant) return {grid, tiles, side_within(granted, tiles)};
+  const int64_t side = side_for(std::max({m, n, k}));
+  const int64_t slots = std::min({tiles, int64_t{context.threads}, granted / widened_block_bytes(side)});
+  return {grid, slots, slots > 0 ? side : 0};
+}
+
 /// finish(a b), with a: (m, k) and b: (k, n) after their transpositions. Errors (defect): too little scratch.
 template <class A, class B, class C>
 void multiply_widened(const Context& context, std::string_view op, int64_t m, int64_t n, int64_t k,
                       Matrix<const A> a, Matrix<const B> b, const Finish<C>& finish) {
   if (m == 0 || n == 0) return;
-  const TileGrid grid = tile_grid(context.threads, m, n, k);
-  const int64_t slots = grid.rows * grid.columns;
-  const int64_t granted = context.scratch ? context.scratch.bytes() : 0, side = side_within(granted, slots);
-  check(side > 0, "{}: {} bytes of scratch for blocks of {} threads, at least {} are needed", op, granted,
-        slots, slots * widened_block_bytes(side_step));
+  const int64_t granted = context.scratch ? context.scratch.bytes() : 0;
+  const auto [grid, slots, side] = widened_work(context, granted, m, n, k);
+  const int64_t tiles = grid.rows * grid.columns;
+  check(side > 0, "{}: {} bytes of scratch for blocks of {} tiles, at least {} are needed", op, granted,
+        tiles,
+        context.is_thread_invariant ? widened_block_bytes(side_for(std::max({m, n, k})))
+                                    : tiles * widened_block_bytes(side_step));
   const int64_t side_m = even_block(m, side), side_n = even_block(n, side), side_k = even_block(k, side);
   parallel_tasks(context.threads, slots, [&](int64_t slot) {
     float* blocks = static_cast<float*>(context.scratch.data) + slot * 3 * side * side;
     float *block_a = blocks, *block_b = blocks + side * side, *sums = blocks + 2 * side * side;
-    const Tile whole = tile_of(grid, m, n, slot);
-    const int64_t end_row = whole.row + whole.rows, end_column = whole.column + whole.columns;
-    for (int64_t column = whole.column; column < end_column; column += side_n) {
-      for (int64_t row = whole.row; row < end_row; row += side_m) {
-        const Tile tile{row, std::min(side_m, end_row - row), column, std::min(side_n, end_column - column)};
-        for (int64_t depth = 0; depth == 0 || depth < k; depth += side_k) {
-          const int64_t count = std::min(side_k, k - depth);
-          const auto x = widen_block(a, {row, tile.rows, depth, count}, block_a);
-          const auto y = widen_block(b, {depth, count, column, tile.columns}, block_b);
-          blas_gemm(x.transpose, y.transpose, tile.rows, tile.columns, count, x.data, x.stride, y.data,
-                    y.stride, depth == 0 ? 0.0f : 1.0f, sums, tile.columns);
+    for (int64_t task = slot; task < tiles; task += slots) {
+      const Tile whole = tile_of(grid, m, n, task);
+      const int64_t end_row = whole.row + whole.rows, end_column = whole.column + whole.columns;
+      for (int64_t column = whole.column; column < end_column; column += side_n) {
+        for (int64_t row = whole.row; row < end_row; row += side_m) {
+          const Tile tile{row, std::min(side_m, end_row - row), column,
+                          std::min(side_n, end_column - column)};
+          for (int64_t depth = 0; depth == 0 || depth < k; depth += side_k) {
+            const int64_t count = std::min(side_k, k - depth);
+            const auto x = widen_block(a, {row, tile.rows, depth, count}, block_a);
+            const auto y = widen_block(b, {depth, count, column, tile.columns}, block_b);
+            blas_gemm(x.transpose, y.transpose, tile.rows, tile.columns, count, x.data, x.stride, y.data,
+                      y.stride, depth == 0 ? 0.0f : 1.0f, sums, tile.columns);
+          }
+          finish_tile(finish, tile, sums);
         }
-        finish_tile(finish, tile, sums);
       }
     }
   });

@@ -14,7 +14,8 @@ struct Context {
   Tensor scratch;   // (bytes) u8 on the device, granted by the plan: see scratch.h
   const Stream* stream =
       nullptr;  // where a GPU's ops are enqueued; null on a CPU, whose ops are done at return
-  Libraries* libraries = nullptr;  // a GPU's handles and choices: see libraries.h; null on a CPU
+  Libraries* libraries = nullptr;    // a GPU's handles and choices: see libraries.h; null on a CPU
+  bool is_thread_invariant = false;  // products have the same bits for any number of threads: see gemm.h
 };
 
 /// What becomes of the old value of an output: replaced, or added to.

@@ -2,6 +2,8 @@
 // its width). Letters: N rows, C inputs, O outputs. dtypes: all of one call are equal, but gradients of
 // weights may be f32 where the operands are 16 bits wide; sums run in f32 at least. Bits are the same for the
 // same shapes and number of threads; another number may cut a product elsewhere and change the last ones.
+// Where Context::is_thread_invariant, products on a CPU are cut by a rule that knows the shape alone: then
+// bits do not depend on the threads either, for a few per cent of speed.
 #pragma once
 
 #include "kernels/ops/context.h"
