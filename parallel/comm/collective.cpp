@@ -75,9 +75,10 @@ void Collective::clear(CommKind kind, int ranks, int tag) {
   for (std::vector<int>& tickets : tickets_) tickets.clear();
 }
 
-void Collective::set_reduction(DType dtype, Reduce reduce) {
+void Collective::set_reduction(DType dtype, Reduce reduce, SumOrder order) {
   dtype_ = dtype;
   reduce_ = reduce;
+  order_ = order;
 }
 
 void Collective::set_copy(const void* from, void* to, int64_t bytes) {
@@ -194,7 +195,7 @@ void Collective::reduce_chunk(const Wire& wire, const char* scratch) {
                            : scratch + slot_offset(reduced_, rank, wire.rank(), ranks, slot_bytes));
   }
   reduce_in_order(sources_, round.out + reduced_ * chunk_bytes, own.count / size_bytes(dtype_), dtype_,
-                  reduce_);
+                  reduce_, order_);
 }
 
 void Collective::send(Wire& wire, Bytes bytes, int peer, Traffic::Line& traffic, std::vector<int>& tickets) {

@@ -43,7 +43,7 @@ class Collective {
   CommKind kind() const { return kind_; }
   /// To be filled in before the first advance().
   Round& round(int index) { return rounds_[static_cast<size_t>(index)]; }
-  void set_reduction(DType dtype, Reduce reduce);
+  void set_reduction(DType dtype, Reduce reduce, SumOrder order);
   /// A copy inside this rank, done at the start; the two may be the same place.
   void set_copy(const void* from, void* to, int64_t bytes);
 
@@ -67,6 +67,7 @@ class Collective {
   int tag_ = 0;
   DType dtype_ = DType::f32;
   Reduce reduce_ = Reduce::sum;
+  SumOrder order_ = SumOrder::ranks;
   const void* copy_from_ = nullptr;
   void* copy_to_ = nullptr;
   int64_t copy_bytes_ = 0;

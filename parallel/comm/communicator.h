@@ -2,8 +2,8 @@
 // contiguous and lie on the CPU. Not for gradients of collectives (src/model) nor for plans (parallel/plan).
 //
 // Every rank of a communicator calls the same collectives in the same order; blocking or started, they run
-// one after another in that order. Sums are taken in ascending rank order, ((x0 + x1) + x2) + …, so they have
-// the same bits on every rank and on every backend.
+// one after another in that order. Sums are taken in ascending rank order, ((x0 + x1) + x2) + …, or as a tree
+// over the ranks: see SumOrder. So they have the same bits on every rank and on every backend.
 #pragma once
 
 #include <array>
@@ -26,6 +26,18 @@ inline constexpr int num_lanes = 3;
 
 /// How values of all ranks become one. max and min give NaN where one value is NaN.
 enum class Reduce : uint8_t { sum, max, min };
+
+/// In which order a sum over ranks is taken.
+enum class SumOrder : uint8_t {
+  /// ((x0 + x1) + x2) + …
+  ranks,
+  /// Neighbours in pairs, level by level, a leftover passes up: over five ranks ((x0 + x1) + (x2 + x3)) + x4.
+  /// Where
+  /// every rank's addend is itself such a tree over 2^a numbers, the sum is the tree over all numbers,
+  /// whatever
+  /// the number of ranks that share them.
+  tree,
+};
 
 /// What a message was sent for.
 enum class CommKind : uint8_t {
@@ -94,7 +106,7 @@ class Communicator {
   // min); the others move every dtype.
 
   /// inout = the values of all ranks, reduced.   inout: the same shape everywhere
-  virtual void all_reduce(Tensor inout, Reduce reduce = Reduce::sum) = 0;
+  virtual void all_reduce(Tensor inout, Reduce reduce = Reduce::sum, SumOrder order = SumOrder::ranks) = 0;
   /// whole = part of rank 0, part of rank 1, …   part: (n), the same n everywhere; whole: (size * n).
   /// part may lie at its place inside whole.
   virtual void all_gather(Tensor part, Tensor whole) = 0;
@@ -102,7 +114,7 @@ class Communicator {
   virtual void all_gather_varied(Tensor part, Tensor whole, std::span<const int64_t> counts) = 0;
   /// part = this rank's n elements of the sum of whole over ranks.   whole: (size * n), is left as it was;
   /// part: (n), may lie at its place inside whole (then only that place changes).
-  virtual void reduce_scatter(Tensor whole, Tensor part) = 0;
+  virtual void reduce_scatter(Tensor whole, Tensor part, SumOrder order = SumOrder::ranks) = 0;
   /// tensor = that of rank `root`.
   virtual void broadcast(Tensor tensor, int root) = 0;
   /// Rank r gets send_counts[r] elements of `send`, which lie in rank order, and this rank gets
@@ -113,7 +125,7 @@ class Communicator {
   virtual void barrier() = 0;
 
   /// Collectives that go on while the caller computes, whenever poll() or another call makes progress.
-  virtual Transfer start_reduce_scatter(Tensor whole, Tensor part) = 0;
+  virtual Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order = SumOrder::ranks) = 0;
   virtual Transfer start_all_gather(Tensor part, Tensor whole) = 0;
 
   // --- Point to point ------------------------------------------------------------------------------------

@@ -81,12 +81,24 @@ Transfer DeviceComm::start(const Enqueue& enqueue) {
   return Transfer(this, number);
 }
 
+/// Of two numbers there is one order, and integers and extremes have the same bits in any.
+void DeviceComm::check_order(const Tensor& tensor, Reduce reduce, SumOrder order) const {
+  const bool has_many =
+      order == SumOrder::tree && size() > 2 && reduce == Reduce::sum && is_float(tensor.dtype);
+  check(
+      !has_many, ExitCode::usage,
+      "a sum of {} as a tree over the {} ranks of {}: NCCL has no such order for more than 2; take at most 2 "
+      "data ranks on GPUs, or device: cpu, where train.deterministic is grid",
+      name_of(tensor.dtype), size(), name_);
+}
+
 void DeviceComm::copy_own(const void* from, void* to, int64_t bytes, runtime::NativeStream stream) {
   if (from != to && bytes > 0) runtime::copy_async(to, from, bytes, stream);
 }
 
-void DeviceComm::all_reduce(Tensor inout, Reduce reduce) {
-  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce);
+void DeviceComm::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce, order);
+  check_order(inout, reduce, order);
   const int64_t ranks = size();
   count(CommKind::all_reduce, 2 * (ranks - 1), 2 * (inout.bytes() * (ranks - 1) / ranks));
   if (nccl_ == nullptr || inout.numel() == 0) return;
@@ -123,13 +135,15 @@ void DeviceComm::enqueue_reduce_scatter(Tensor whole, Tensor part, runtime::Nati
   nccl_->reduce_scatter(whole.data, part.data, part.numel(), part.dtype, stream);
 }
 
-void DeviceComm::reduce_scatter(Tensor whole, Tensor part) {
-  if (!is_on_device({&whole, &part})) return host_.reduce_scatter(whole, part);
+void DeviceComm::reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  if (!is_on_device({&whole, &part})) return host_.reduce_scatter(whole, part, order);
+  check_order(part, Reduce::sum, order);
   enqueue_reduce_scatter(whole, part, compute_in_order());
 }
 
-Transfer DeviceComm::start_reduce_scatter(Tensor whole, Tensor part) {
-  if (!is_on_device({&whole, &part})) return host_.start_reduce_scatter(whole, part);
+Transfer DeviceComm::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  if (!is_on_device({&whole, &part})) return host_.start_reduce_scatter(whole, part, order);
+  check_order(part, Reduce::sum, order);
   return start([&](runtime::NativeStream stream) { enqueue_reduce_scatter(whole, part, stream); });
 }
 

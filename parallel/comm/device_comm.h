@@ -9,7 +9,9 @@
 //
 // Messages of a lane from one rank to another have a communicator and a stream of their own, so that no
 // message waits for another lane, direction or peer: NCCL knows no tags, and in-order blocking sends
-// deadlock. Sums over ranks follow NCCL's order: the same bits on every rank, not those of the host.
+// deadlock. Sums over ranks follow NCCL's order: the same bits on every rank, not those of the host. A sum as
+// a tree (SumOrder) of floats over more than two ranks is refused: NCCL has no such order, and of two only
+// one.
 #pragma once
 
 #include <limits>
@@ -47,16 +49,16 @@ class DeviceComm final : public Communicator {
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
 
-  void all_reduce(Tensor inout, Reduce reduce) override;
+  void all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   void all_gather(Tensor part, Tensor whole) override;
   void all_gather_varied(Tensor part, Tensor whole, std::span<const int64_t> counts) override;
-  void reduce_scatter(Tensor whole, Tensor part) override;
+  void reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   void broadcast(Tensor tensor, int root) override;
   void all_to_all_varied(Tensor send, std::span<const int64_t> send_counts, Tensor receive,
                          std::span<const int64_t> receive_counts) override;
   /// Of the hosts: says nothing of what is enqueued on devices.
   void barrier() override { host_.barrier(); }
-  Transfer start_reduce_scatter(Tensor whole, Tensor part) override;
+  Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
 
   /// On a lane of open_lanes().
@@ -91,6 +93,7 @@ class DeviceComm final : public Communicator {
   void copy_own(const void* from, void* to, int64_t bytes, runtime::NativeStream stream);
   void enqueue_all_gather(Tensor part, Tensor whole, runtime::NativeStream stream);
   void enqueue_reduce_scatter(Tensor whole, Tensor part, runtime::NativeStream stream);
+  void check_order(const Tensor& tensor, Reduce reduce, SumOrder order) const;
   void count(CommKind kind, int64_t messages, int64_t bytes);
 
   bool finish_if_done(int64_t transfer) override;

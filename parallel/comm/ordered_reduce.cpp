@@ -1,6 +1,7 @@
 #include "parallel/comm/ordered_reduce.h"
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include "kernels/base/float16.h"
@@ -73,10 +74,38 @@ void reduce_blocks(std::span<const void* const> sources, void* out, int64_t coun
   }
 }
 
+// The tree over a few ranks splits them behind the largest power of two that leaves some for the right.
+template <class T, class W = typename Wide<T>::type>
+void sum_tree_block(std::span<const void* const> sources, int64_t begin, int64_t n, W* block) {
+  if (sources.size() == 1) {
+    const T* first = static_cast<const T*>(sources[0]) + begin;
+    for (int64_t i = 0; i < n; ++i) block[i] = Wide<T>::of(first[i]);
+    return;
+  }
+  const size_t left = std::bit_floor(sources.size() - 1);
+  W right[block_elements];
+  sum_tree_block<T>(sources.first(left), begin, n, block);
+  sum_tree_block<T>(sources.subspan(left), begin, n, right);
+  for (int64_t i = 0; i < n; ++i) block[i] = Sum{}(block[i], right[i]);
+}
+
 template <class T>
-void reduce_typed(std::span<const void* const> sources, void* out, int64_t count, Reduce reduce) {
+void sum_tree(std::span<const void* const> sources, void* out, int64_t count) {
+  typename Wide<T>::type block[block_elements];
+  for (int64_t begin = 0; begin < count; begin += block_elements) {
+    const int64_t n = std::min(block_elements, count - begin);
+    sum_tree_block<T>(sources, begin, n, block);
+    T* to = static_cast<T*>(out) + begin;
+    for (int64_t i = 0; i < n; ++i) to[i] = Wide<T>::back(block[i]);
+  }
+}
+
+template <class T>
+void reduce_typed(std::span<const void* const> sources, void* out, int64_t count, Reduce reduce,
+                  SumOrder order) {
   switch (reduce) {
     case Reduce::sum:
+      if (order == SumOrder::tree) return sum_tree<T>(sources, out, count);
       return reduce_blocks<T>(sources, out, count, Sum{});
     case Reduce::max:
       return reduce_blocks<T>(sources, out, count, Max{});
@@ -104,23 +133,23 @@ bool can_reduce(DType dtype, Reduce reduce) {
 }
 
 void reduce_in_order(std::span<const void* const> sources, void* out, int64_t count, DType dtype,
-                     Reduce reduce) {
+                     Reduce reduce, SumOrder order) {
   check(can_reduce(dtype, reduce), "no such reduction over ranks for {}", name_of(dtype));
   switch (dtype) {
     case DType::f32:
-      return reduce_typed<float>(sources, out, count, reduce);
+      return reduce_typed<float>(sources, out, count, reduce, order);
     case DType::f64:
-      return reduce_typed<double>(sources, out, count, reduce);
+      return reduce_typed<double>(sources, out, count, reduce, order);
     case DType::bf16:
-      return reduce_typed<BFloat16>(sources, out, count, reduce);
+      return reduce_typed<BFloat16>(sources, out, count, reduce, order);
     case DType::f16:
-      return reduce_typed<Float16>(sources, out, count, reduce);
+      return reduce_typed<Float16>(sources, out, count, reduce, order);
     case DType::i32:
-      return reduce_typed<int32_t>(sources, out, count, reduce);
+      return reduce_typed<int32_t>(sources, out, count, reduce, order);
     case DType::i64:
-      return reduce_typed<int64_t>(sources, out, count, reduce);
+      return reduce_typed<int64_t>(sources, out, count, reduce, order);
     case DType::u8:
-      return reduce_typed<uint8_t>(sources, out, count, reduce);
+      return reduce_typed<uint8_t>(sources, out, count, reduce, order);
     default:
       return;
   }

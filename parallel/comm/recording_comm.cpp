@@ -10,12 +10,14 @@ std::string to_string(const Call& call) {
   } else if (call.peer >= 0) {
     text += fmt::format(" root {}", call.peer);
   }
+  if (call.order == SumOrder::tree) text += " as a tree";
   return text;
 }
 
-void RecordingCommunicator::all_reduce(Tensor inout, Reduce reduce) {
-  calls_.push_back({.kind = CommKind::all_reduce, .count = inout.numel(), .dtype = inout.dtype});
-  inner_->all_reduce(inout, reduce);
+void RecordingCommunicator::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  calls_.push_back(
+      {.kind = CommKind::all_reduce, .count = inout.numel(), .dtype = inout.dtype, .order = order});
+  inner_->all_reduce(inout, reduce, order);
 }
 
 void RecordingCommunicator::all_gather(Tensor part, Tensor whole) {
@@ -28,9 +30,10 @@ void RecordingCommunicator::all_gather_varied(Tensor part, Tensor whole, std::sp
   inner_->all_gather_varied(part, whole, counts);
 }
 
-void RecordingCommunicator::reduce_scatter(Tensor whole, Tensor part) {
-  calls_.push_back({.kind = CommKind::reduce_scatter, .count = whole.numel(), .dtype = whole.dtype});
-  inner_->reduce_scatter(whole, part);
+void RecordingCommunicator::reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  calls_.push_back(
+      {.kind = CommKind::reduce_scatter, .count = whole.numel(), .dtype = whole.dtype, .order = order});
+  inner_->reduce_scatter(whole, part, order);
 }
 
 void RecordingCommunicator::broadcast(Tensor tensor, int root) {
@@ -50,9 +53,10 @@ void RecordingCommunicator::barrier() {
   inner_->barrier();
 }
 
-Transfer RecordingCommunicator::start_reduce_scatter(Tensor whole, Tensor part) {
-  calls_.push_back({.kind = CommKind::reduce_scatter, .count = whole.numel(), .dtype = whole.dtype});
-  return inner_->start_reduce_scatter(whole, part);
+Transfer RecordingCommunicator::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  calls_.push_back(
+      {.kind = CommKind::reduce_scatter, .count = whole.numel(), .dtype = whole.dtype, .order = order});
+  return inner_->start_reduce_scatter(whole, part, order);
 }
 
 Transfer RecordingCommunicator::start_all_gather(Tensor part, Tensor whole) {

@@ -19,6 +19,7 @@ struct Call {
   int peer = -1;  // root or peer; -1 for none
   bool is_receive = false;
   Lane lane = Lane::control;  // point to point
+  SumOrder order = SumOrder::ranks;
 
   bool operator==(const Call&) const = default;
 };
@@ -36,15 +37,15 @@ class RecordingCommunicator final : public Communicator {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
-  void all_reduce(Tensor inout, Reduce reduce) override;
+  void all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   void all_gather(Tensor part, Tensor whole) override;
   void all_gather_varied(Tensor part, Tensor whole, std::span<const int64_t> counts) override;
-  void reduce_scatter(Tensor whole, Tensor part) override;
+  void reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   void broadcast(Tensor tensor, int root) override;
   void all_to_all_varied(Tensor send, std::span<const int64_t> send_counts, Tensor receive,
                          std::span<const int64_t> receive_counts) override;
   void barrier() override;
-  Transfer start_reduce_scatter(Tensor whole, Tensor part) override;
+  Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
   Transfer isend(Tensor tensor, int peer, Lane lane) override;
   Transfer irecv(Tensor tensor, int peer, Lane lane) override;

@@ -61,14 +61,14 @@ void StagedComm::move(void* to, const void* from, int64_t elements, DType dtype)
 // the host communicator reads it); the collective; pinned memory to device; the host waits again before the
 // next piece (hazard: it overwrites what that copy reads).
 
-void StagedComm::all_reduce(Tensor inout, Reduce reduce) {
-  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce);
+void StagedComm::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce, order);
   const int64_t room = piece_elements(inout.dtype, 1);
   for (int64_t begin = 0; begin < inout.numel(); begin += room) {
     const Tensor piece = pinned(0, in_piece(inout.numel(), begin, room), inout.dtype);
     move(piece.data, inout.at(begin), piece.numel(), inout.dtype);
     wait_for_device();
-    host_.all_reduce(piece, reduce);
+    host_.all_reduce(piece, reduce, order);
     move(inout.at(begin), piece.data, piece.numel(), inout.dtype);
     wait_for_device();
   }
@@ -108,8 +108,8 @@ void StagedComm::all_gather_varied(Tensor part, Tensor whole, std::span<const in
   }
 }
 
-void StagedComm::reduce_scatter(Tensor whole, Tensor part) {
-  if (!is_on_device({&whole, &part})) return host_.reduce_scatter(whole, part);
+void StagedComm::reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  if (!is_on_device({&whole, &part})) return host_.reduce_scatter(whole, part, order);
   check(part.dtype == whole.dtype && whole.numel() == part.numel() * size(),
         "reduce_scatter of {} {} into {} {} on each of {} ranks", whole.numel(), name_of(whole.dtype),
         part.numel(), name_of(part.dtype), size());
@@ -121,7 +121,7 @@ void StagedComm::reduce_scatter(Tensor whole, Tensor part) {
       move(all.at(p * count), whole.at(p * part.numel() + begin), count, part.dtype);
     wait_for_device();
     const Tensor own = pinned(rank() * count, count, part.dtype);
-    host_.reduce_scatter(all, own);
+    host_.reduce_scatter(all, own, order);
     move(part.at(begin), own.data, count, part.dtype);
     wait_for_device();
   }
@@ -181,9 +181,9 @@ void StagedComm::all_to_all_varied(Tensor send, std::span<const int64_t> send_co
   }
 }
 
-Transfer StagedComm::start_reduce_scatter(Tensor whole, Tensor part) {
-  if (!is_on_device({&whole, &part})) return host_.start_reduce_scatter(whole, part);
-  reduce_scatter(whole, part);
+Transfer StagedComm::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  if (!is_on_device({&whole, &part})) return host_.start_reduce_scatter(whole, part, order);
+  reduce_scatter(whole, part, order);
   return {};
 }
 

@@ -71,11 +71,11 @@ WiredCommunicator::~WiredCommunicator() {
 
 // --- Collectives -------------------------------------------------------------------------------------------
 
-void WiredCommunicator::all_reduce(Tensor inout, Reduce reduce) {
+void WiredCommunicator::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
   check_tensor(inout, "inout");
   check(can_reduce(inout.dtype, reduce), "no such reduction over ranks for {}", name_of(inout.dtype));
   Collective& collective = prepare(CommKind::all_reduce);
-  collective.set_reduction(inout.dtype, reduce);
+  collective.set_reduction(inout.dtype, reduce, order);
   if (size() == 1) return run_prepared();
   Round& first = collective.round(0);
   Round& second = collective.round(1);
@@ -139,7 +139,7 @@ void WiredCommunicator::all_gather_varied(Tensor part, Tensor whole, std::span<c
   run_prepared();
 }
 
-void WiredCommunicator::prepare_reduce_scatter(Tensor whole, Tensor part) {
+void WiredCommunicator::prepare_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
   check_tensor(whole, "whole");
   check_tensor(part, "part");
   check(part.dtype == whole.dtype && can_reduce(part.dtype, Reduce::sum), "reduce_scatter of {} into {}",
@@ -148,7 +148,7 @@ void WiredCommunicator::prepare_reduce_scatter(Tensor whole, Tensor part) {
   check(whole.numel() == count * size(), "reduce_scatter: {} elements are not {} parts of {}", whole.numel(),
         size(), count);
   Collective& collective = prepare(CommKind::reduce_scatter);
-  collective.set_reduction(part.dtype, Reduce::sum);
+  collective.set_reduction(part.dtype, Reduce::sum, order);
   Round& round = collective.round(0);
   round.is_reduction = true;
   round.own = part_bytes(whole, {rank() * count, count});
@@ -158,13 +158,13 @@ void WiredCommunicator::prepare_reduce_scatter(Tensor whole, Tensor part) {
   }
 }
 
-void WiredCommunicator::reduce_scatter(Tensor whole, Tensor part) {
-  prepare_reduce_scatter(whole, part);
+void WiredCommunicator::reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  prepare_reduce_scatter(whole, part, order);
   run_prepared();
 }
 
-Transfer WiredCommunicator::start_reduce_scatter(Tensor whole, Tensor part) {
-  prepare_reduce_scatter(whole, part);
+Transfer WiredCommunicator::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
+  prepare_reduce_scatter(whole, part, order);
   return Transfer(this, enqueue());
 }
 

@@ -23,15 +23,15 @@ class WiredCommunicator final : public Communicator {
   int rank() const override { return wire_->rank(); }
   int size() const override { return wire_->size(); }
 
-  void all_reduce(Tensor inout, Reduce reduce) override;
+  void all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   void all_gather(Tensor part, Tensor whole) override;
   void all_gather_varied(Tensor part, Tensor whole, std::span<const int64_t> counts) override;
-  void reduce_scatter(Tensor whole, Tensor part) override;
+  void reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   void broadcast(Tensor tensor, int root) override;
   void all_to_all_varied(Tensor send, std::span<const int64_t> send_counts, Tensor receive,
                          std::span<const int64_t> receive_counts) override;
   void barrier() override;
-  Transfer start_reduce_scatter(Tensor whole, Tensor part) override;
+  Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
 
   Transfer isend(Tensor tensor, int peer, Lane lane) override;
@@ -61,7 +61,7 @@ class WiredCommunicator final : public Communicator {
   int64_t enqueue();                   // returns its transfer's id
   void run_prepared() { finish(enqueue()); }
   void prepare_all_gather(Tensor part, Tensor whole, std::span<const int64_t> counts);
-  void prepare_reduce_scatter(Tensor whole, Tensor part);
+  void prepare_reduce_scatter(Tensor whole, Tensor part, SumOrder order);
 
   bool advance();         // this communicator; true if something moved
   bool advance_family();  // all of them

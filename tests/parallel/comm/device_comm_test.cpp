@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/base/float16.h"
+#include "tests/parallel/comm/sum_tree.h"
 #include "tests/parallel/comm/values.h"
 #include "tests/support/device_ranks.h"
 
@@ -76,6 +77,59 @@ TEST(DeviceComm, SumsOfSixteenBitsAreRoundedOnce) {
       at.comms.data->all_reduce(x.view);
       for (uint16_t sum : at.get<uint16_t>(x.view)) EXPECT_EQ(widen(std::bit_cast<BFloat16>(sum)), 258.0F);
     });
+  }
+}
+
+TEST(DeviceComm, SumsAsATreeGoThroughTheHostAndOverNcclOfTwo) {
+  for (Through through : all_ways) {
+    for (const int ranks : {2, 5}) {
+      run_device_ranks({.mesh = {.data = ranks}, .through = through}, [&](DeviceRank& at) {
+        Communicator& data = *at.comms.data;
+        constexpr int64_t part = 37;
+        std::vector<std::vector<float>> addends;
+        for (int rank = 0; rank < ranks; ++rank) addends.push_back(values_of<float>(rank, part * ranks));
+        const OwnedTensor whole = at.zeros<float>(part * ranks), mine = at.zeros<float>(part);
+        at.put(addends[static_cast<size_t>(data.rank())], whole.view);
+        if (through == Through::host || ranks == 2) {
+          const std::vector<float> expected = sum_tree(addends);
+          const auto begin = expected.begin() + data.rank() * part;
+          data.reduce_scatter(whole.view, mine.view, SumOrder::tree);
+          EXPECT_EQ(at.get<float>(mine.view), (std::vector<float>(begin, begin + part)));
+          at.put(std::vector<float>(part), mine.view);
+          data.start_reduce_scatter(whole.view, mine.view, SumOrder::tree).wait();
+          EXPECT_EQ(at.get<float>(mine.view), (std::vector<float>(begin, begin + part)));
+          data.all_reduce(whole.view, Reduce::sum, SumOrder::tree);
+          EXPECT_EQ(at.get<float>(whole.view), expected);
+          return;
+        }
+        // Refused before anything is enqueued; what has one result in any order is not.
+        const auto refusal = [&](const std::function<void()>& call) {
+          try {
+            call();
+          } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::usage);
+            return std::string(error.what());
+          }
+          return std::string("accepted");
+        };
+        for (const std::string& text :
+             {refusal([&] { data.all_reduce(whole.view, Reduce::sum, SumOrder::tree); }),
+              refusal([&] { data.reduce_scatter(whole.view, mine.view, SumOrder::tree); }),
+              refusal([&] { data.start_reduce_scatter(whole.view, mine.view, SumOrder::tree).wait(); })}) {
+          EXPECT_NE(text.find("a tree over the 5 ranks"), std::string::npos) << text;
+          EXPECT_NE(text.find("train.deterministic"), std::string::npos) << text;
+        }
+        const OwnedTensor bins = at.zeros<int64_t>(3);
+        at.put(values_of<int64_t>(data.rank(), 3), bins.view);
+        data.all_reduce(bins.view, Reduce::sum, SumOrder::tree);
+        EXPECT_EQ(at.get<int64_t>(bins.view), naive_sum<int64_t>(ranks, 3));
+        at.put(values_of<float>(data.rank(), part), mine.view);
+        data.all_reduce(mine.view, Reduce::max, SumOrder::tree);
+        const std::vector<float> largest = at.get<float>(mine.view);
+        for (int64_t i = 0; i < part; ++i)
+          EXPECT_GE(largest[static_cast<size_t>(i)], value_at<float>(data.rank(), i));
+      });
+    }
   }
 }
 

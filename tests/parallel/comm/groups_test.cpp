@@ -119,9 +119,9 @@ TEST(RecordingCommunicator, WritesDownEveryCallAndPassesItOn) {
       std::vector<double> one = {1.0};
       std::vector<float> part(3, 1.0F);
       std::vector<float> whole(static_cast<size_t>(3 * ranks), 2.0F);
-      recorder.all_reduce(tensor_of(one), Reduce::sum);
+      recorder.all_reduce(tensor_of(one), Reduce::sum, SumOrder::ranks);
       EXPECT_EQ(one[0], ranks);
-      recorder.start_reduce_scatter(tensor_of(whole), tensor_of(part)).wait();
+      recorder.start_reduce_scatter(tensor_of(whole), tensor_of(part), SumOrder::ranks).wait();
       EXPECT_EQ(part[0], 2.0F * static_cast<float>(ranks));
       recorder.start_all_gather(tensor_of(part), tensor_of(whole)).wait();
       recorder.broadcast(tensor_of(part), ranks - 1);
