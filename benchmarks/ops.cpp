@@ -11,6 +11,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/exact_sum.h"
 #include "kernels/ops/loss.h"
 #include "kernels/ops/norm.h"
 #include "kernels/ops/rope.h"
@@ -120,6 +121,9 @@ void optimizer_ops(Context& context, const Limits& limits) {
   moves(limits, "adamw", 7 * all,
         [&] { adamw(context, {.learning_rate = 1e-3}, one.view, w.view, {}, g.view, m.view, v.view); });
   moves(limits, "sum of squares", all, [&] { sum_of_squares(context, g.view, one.view); });
+  const OwnedTensor bins({exact_bins, 2}, DType::i64);
+  moves(limits, "sum of squares in integers", all,
+        [&] { exact_sum_of_squares(context, g.view, bins.view, Write::overwrite); });
   moves(limits, "copy", 2 * all, [&] { copy(context, g.view, m.view); });
   moves(limits, "fill", all, [&] { fill(context, m.view, 0); });
   const OwnedTensor half({count}, DType::bf16);

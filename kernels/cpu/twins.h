@@ -7,6 +7,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/exact_sum.h"
 #include "kernels/ops/gelu.h"
 #include "kernels/ops/gemm.h"
 #include "kernels/ops/layernorm.h"
@@ -45,6 +46,9 @@ void sum_of_squares(Context& context, Tensor x, Tensor sum);
 
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
+
+void exact_sum_of_squares(Context& context, Tensor x, Tensor bins, Write write);
+void exact_total(Context& context, Tensor bins, Tensor total);
 
 void gelu_forward(Context& context, Tensor x, Tensor y, Gelu kind);
 void gelu_backward(Context& context, Tensor x, Tensor dy, Tensor dx, Gelu kind);

@@ -75,6 +75,12 @@ namespace {
 [[gnu::weak]] void embedding_backward(Context&, Tensor, Tensor, int64_t, Tensor) {
   refuse();
 }
+[[gnu::weak]] void exact_sum_of_squares(Context&, Tensor, Tensor, Write) {
+  refuse();
+}
+[[gnu::weak]] void exact_total(Context&, Tensor, Tensor) {
+  refuse();
+}
 [[gnu::weak]] void gelu_forward(Context&, Tensor, Tensor, Gelu) {
   refuse();
 }

@@ -55,6 +55,14 @@ __device__ inline void atomic_max(float* at, float value) {
   atomicMax(reinterpret_cast<int*>(at), __float_as_int(value));
 }
 
+/// *at += value, at once for all callers; with integers their order does not show.
+__device__ inline void atomic_add(unsigned* at, unsigned value) {
+  atomicAdd(at, value);
+}
+__device__ inline void atomic_add(int64_t* at, int64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(value));
+}
+
 /// The block's dynamic shared memory, aligned to 128 bytes.
 template <class T>
 __device__ inline T* dynamic_shared() {

@@ -103,6 +103,13 @@ inline void atomic_max(float* at, float value) {
   *at = std::max(*at, value);
 }
 
+inline void atomic_add(unsigned* at, unsigned value) {
+  *at += value;
+}
+inline void atomic_add(int64_t* at, int64_t value) {
+  *at += value;
+}
+
 template <class T>
 T* dynamic_shared() {
   return static_cast<T*>(emulation::this_thread().dynamic_shared);
