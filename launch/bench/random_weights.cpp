@@ -44,16 +44,16 @@ void make_up_weights(const Context& context, const ModelSpec& spec, const std::v
 }
 
 void make_up_weights(Trainer& trainer) {
-  const Stage& stage = trainer.stage();
-  Context& context = trainer.stage().context();
-  make_up_weights(context, stage.spec(), stage.placed(), stage.parameters());
+  const Model& model = trainer.model();
+  Context& context = trainer.model().context();
+  make_up_weights(context, model.spec(), model.placed(), model.parameters());
   const Tensor master = trainer.optimizer().master();
   if (!master) return;
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
     const Tensor part = slice(master, {segment.state, segment.elements.count});
     if (master.dtype == DType::i16)
       continue;  // no bits are left out of what is a 16-bit value: zeros, as made
-    copy(context, slice(stage.parameters(), segment.elements), part);
+    copy(context, model.owned_parameters().at(segment.elements), part);
   }
   if (context.stream != nullptr) context.stream->synchronize();
 }

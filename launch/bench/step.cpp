@@ -120,7 +120,7 @@ struct Run {
 /// The first step touches memory for the first time, and on a GPU chooses algorithms: it is told apart.
 Run run_steps(Trainer& trainer, const Batches& batches, int64_t steps) {
   Run run{.start_s = process_age_s()};
-  MemoryWatch memory(trainer.stage().context().device);
+  MemoryWatch memory(trainer.model().context().device);
   run.first = trainer.step(batches, 1, steps + 1);
   memory.look();
   std::vector<double> seconds;

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/places.h"
 #include "parallel/plan/plan.h"
 
 namespace ptrain {
@@ -40,23 +41,20 @@ int64_t addend_elements(const Plan& plan, const FlatLayout& layout, const FlatBu
   return elements;
 }
 
-/// Elements of the tied embedding on this rank, where its two copies lie on different positions; else 0.
-int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int stage) {
-  if (!plan.is_tied_apart) return 0;
-  int64_t elements = 0;
-  for (const FlatPiece& flat : layout.pieces) {
-    const bool is_first = stage == 0 && flat.unit == 0;
-    if (is_first || piece_of(plan, flat).is_tied_copy) elements += flat.elements.count;
-  }
-  return elements;
+/// Elements of the tied embedding's gradient that come from the other end of the pipeline: a shard.
+int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int rank) {
+  const TiedEnds ends = tied_ends(plan, layout, rank);
+  return ends.peer < 0 ? 0 : compact_shard(layout, std::max(ends.embedding, ends.table)).count;
 }
 
 void book_state(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
   const StateTypes& types = plan.parallel.types;
   const int64_t trainable = layout.trainable_elements;
-  const int64_t updated = plan.parallel.zero == 0 ? trainable : shard_elements(layout);
-  ledger.book("parameters", MemoryKind::weights, layout.elements * size_bytes(types.param));
-  ledger.book("gradients", MemoryKind::gradients, trainable * size_bytes(types.grad));
+  const int64_t updated = plan.zero == 0 ? trainable : shard_elements(layout);
+  const int64_t held = plan.zero == 3 ? shard_elements(layout) : layout.elements;
+  const int64_t summed = plan.zero >= 2 ? shard_elements(layout) : trainable;
+  ledger.book("parameters", MemoryKind::weights, held * size_bytes(types.param));
+  ledger.book("gradients", MemoryKind::gradients, summed * size_bytes(types.grad));
   if (types.master != types.param) {
     ledger.book("master weights", MemoryKind::master, updated * size_bytes(types.master));
   }
@@ -86,23 +84,39 @@ void book_activations(const Plan& plan, const StagePlan& stage, int rank, Ledger
   book("", plan.workload.inputs);
   for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit) {
     const Unit& what = plan.workload.units[at(unit)];
-    book(what.name + " ", what.kept);
+    std::vector<RowTensor> kept;
+    for (const RowTensor& tensor : what.kept) {
+      if (is_kept(tensor, plan.recompute_of(stage, unit), plan.has_halves())) kept.push_back(tensor);
+    }
+    book(what.name + " ", kept);
   }
   // The stage's output, and the gradient that runs back through it.
   book("output ", plan.workload.boundary);
   book("gradient of ", plan.workload.boundary);
 }
 
-void book_scratch(const Plan& plan, const StagePlan& stage, int rank, Ledger& ledger) {
+/// Shared by all stages of the rank.
+void book_scratch(const Plan& plan, int rank, Ledger& ledger) {
   std::map<UnitKind, const Unit*> largest;
+  std::vector<RowTensor> again;
+  Recompute recompute = Recompute::none;
   const auto need = [&](const Unit& unit) {
     return sum_bytes(plan, unit.scratch, rank) + unit.scratch_bytes;
   };
-  for (int64_t i = stage.units.begin; i < stage.units.end(); ++i) {
-    const Unit& unit = plan.workload.units[at(i)];
-    const Unit*& so_far = largest[unit.kind];
-    if (so_far == nullptr || need(unit) > need(*so_far)) so_far = &unit;
+  const int position = plan.mesh.coordinate_of(rank).pipeline;
+  for (const StagePlan& stage : plan.stages) {
+    if (stage.position != position) continue;
+    for (int64_t i = stage.units.begin; i < stage.units.end(); ++i) {
+      const Unit& unit = plan.workload.units[at(i)];
+      const Unit*& so_far = largest[unit.kind];
+      if (so_far == nullptr || need(unit) > need(*so_far)) so_far = &unit;
+      recompute = std::max(recompute, plan.recompute_of(stage, i));
+    }
   }
+  for (const RowTensor& tensor : largest[UnitKind::block]->kept) {
+    if (is_made_again(tensor, recompute)) again.push_back(tensor);
+  }
+  book_all(plan, "made again ", again, MemoryKind::scratch, 1, rank, ledger);
   book_all(plan, "", plan.workload.tables, MemoryKind::scratch, 1, rank, ledger);
   for (const auto& [kind, unit] : largest) {
     const std::string prefix = kind == UnitKind::block ? "block " : unit->name + " ";
@@ -111,14 +125,34 @@ void book_scratch(const Plan& plan, const StagePlan& stage, int rank, Ledger& le
   }
 }
 
-void book_communication(const Plan& plan, const FlatLayout& layout, int stage, Ledger& ledger) {
+/// Places of the units under way, for what the rank does not hold whole.
+void book_places(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
+  if (!plan.has_unit_gradients()) return;
+  for (const int64_t elements : unit_places(plan, layout).elements) {
+    ledger.book("gradients of a unit", MemoryKind::communication,
+                elements * size_bytes(plan.parallel.types.grad));
+    if (plan.zero == 3)
+      ledger.book("parameters of a unit", MemoryKind::communication,
+                  elements * size_bytes(plan.parallel.types.param));
+  }
+}
+
+void book_communication(const Plan& plan, const FlatLayout& layout, int rank, Ledger& ledger) {
   const int64_t grad = size_bytes(plan.parallel.types.grad);
   int64_t staging = 0;
   for (const FlatBucket& bucket : layout.buckets) {
     staging = std::max(staging, addend_elements(plan, layout, bucket));
   }
   ledger.book("sums of replicas", MemoryKind::communication, staging * grad);
-  ledger.book("tied gradient", MemoryKind::communication, tied_elements(plan, layout, stage) * grad);
+  ledger.book("tied gradient", MemoryKind::communication, tied_elements(plan, layout, rank) * grad);
+  book_places(plan, layout, ledger);
+}
+
+/// How often a micro-batch runs this collective of a unit.
+int times_run(const Plan& plan, const StagePlan& stage, int64_t unit, const Collective& collective) {
+  if (collective.is_for_halves && !plan.has_halves()) return 0;
+  const bool is_again = collective.is_made_again && plan.recompute_of(stage, unit) == Recompute::full;
+  return is_again ? 2 : 1;
 }
 
 enum class Half { all_reduce, one_way };  // an all-reduce is a reduce-scatter and an all-gather
@@ -130,7 +164,7 @@ void add(AxisTraffic& traffic, int64_t bytes, int ranks, Half half, int64_t time
   traffic.messages += times * ways * (ranks - 1);
 }
 
-void add_tensor(const Plan& plan, const StagePlan& stage, const FlatLayout& layout, AxisTraffic& traffic) {
+void add_tensor(const Plan& plan, const StagePlan& stage, AxisTraffic& traffic) {
   const int tensor = plan.mesh.tensor;
   if (tensor < 2) return;
   const int64_t rows = local_rows(plan, Rows::all);
@@ -138,26 +172,48 @@ void add_tensor(const Plan& plan, const StagePlan& stage, const FlatLayout& layo
     for (const Collective& collective : plan.workload.units[at(unit)].collectives) {
       const int64_t bytes = rows * collective.columns * size_bytes(collective.dtype);
       const Half half = collective.kind == CollectiveKind::all_reduce ? Half::all_reduce : Half::one_way;
-      add(traffic, bytes, tensor, half, plan.micros);
+      add(traffic, bytes, tensor, half, times_run(plan, stage, unit, collective) * plan.micros);
     }
-  }
-  for (const FlatBucket& bucket : layout.buckets) {
-    const int64_t bytes = addend_elements(plan, layout, bucket) * size_bytes(plan.parallel.types.grad);
-    add(traffic, bytes, tensor, Half::all_reduce);
   }
 }
 
-void add_data(const Plan& plan, const FlatLayout& layout, AxisTraffic& traffic) {
+/// How often gradients are summed over ranks in a step: as they are whole, or micro-batch by micro-batch.
+int64_t sums_of(const Plan& plan) {
+  return plan.zero >= 2 ? plan.micros : 1;
+}
+
+void add_replicas(const Plan& plan, const FlatLayout& layout, AxisTraffic& traffic) {
+  for (const FlatBucket& bucket : layout.buckets) {
+    const int64_t bytes = addend_elements(plan, layout, bucket) * size_bytes(plan.parallel.types.grad);
+    add(traffic, bytes, plan.mesh.tensor, Half::all_reduce, sums_of(plan));
+  }
+}
+
+/// ZeRO-3: parameters gathered by the actions of a step, after an update.
+void add_gathers(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
+  Residency residency(unit_places(plan, layout));
+  const int64_t param = size_bytes(plan.parallel.types.param);
+  for (const Action& action : plan.program(rank)) {
+    if (!is_compute(action.kind)) continue;
+    const int stage = plan.map.stage_of(plan.mesh.coordinate_of(rank).pipeline, action.chunk);
+    for (const int64_t unit : units_read(plan, plan.stages[at(stage)].units, is_forward(action.kind))) {
+      const int bucket = layout.bucket_of_unit(unit);
+      if (residency.take(bucket))
+        add(traffic, layout.buckets[at(bucket)].elements.count * param, plan.mesh.data, Half::one_way);
+    }
+  }
+}
+
+void add_data(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
   const StateTypes& types = plan.parallel.types;
   for (const FlatBucket& bucket : layout.buckets) {
     const int64_t elements = bucket.elements.count;
-    if (plan.parallel.zero == 0) {
-      add(traffic, elements * size_bytes(types.reduce), plan.mesh.data, Half::all_reduce);
-    } else {
-      add(traffic, elements * size_bytes(types.reduce), plan.mesh.data, Half::one_way);
+    const Half sum = plan.zero == 0 ? Half::all_reduce : Half::one_way;
+    add(traffic, elements * size_bytes(types.reduce), plan.mesh.data, sum, sums_of(plan));
+    if (plan.zero == 1 || plan.zero == 2)
       add(traffic, elements * size_bytes(types.param), plan.mesh.data, Half::one_way);
-    }
   }
+  if (plan.zero == 3) add_gathers(plan, layout, rank, traffic);
 }
 
 }  // namespace
@@ -192,36 +248,36 @@ int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank) {
 
 Ledger ledger_of(const Plan& plan, int rank) {
   Ledger ledger;
-  ledger.book("scalars", MemoryKind::scratch, 3 * size_bytes(DType::f64));
+  ledger.book("scalars", MemoryKind::scratch, (plan.losses() + 2) * size_bytes(DType::f64));
   ledger.book("ops", MemoryKind::scratch, plan.workload.op_scratch_bytes);
   const int position = plan.mesh.coordinate_of(rank).pipeline;
-  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
-    const int stage = plan.map.stage_of(position, chunk);
-    const FlatLayout layout = flat_layout_of(plan, rank, chunk);
-    book_state(plan, layout, ledger);
-    book_activations(plan, plan.stages[at(stage)], rank, ledger);
-    book_scratch(plan, plan.stages[at(stage)], rank, ledger);
-    book_communication(plan, layout, stage, ledger);
-  }
+  const FlatLayout layout = flat_layout_of(plan, rank);
+  book_state(plan, layout, ledger);
+  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk)
+    book_activations(plan, plan.stages[at(plan.map.stage_of(position, chunk))], rank, ledger);
+  book_scratch(plan, rank, ledger);
+  book_communication(plan, layout, rank, ledger);
   return ledger;
 }
 
 RankTraffic traffic_of(const Plan& plan, int rank) {
   RankTraffic traffic;
   const int position = plan.mesh.coordinate_of(rank).pipeline;
-  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
-    const int stage = plan.map.stage_of(position, chunk);
-    const FlatLayout layout = flat_layout_of(plan, rank, chunk);
-    add_tensor(plan, plan.stages[at(stage)], layout, traffic.tensor);
-    add_data(plan, layout, traffic.data);
-    const int64_t tied = tied_elements(plan, layout, stage) * size_bytes(plan.parallel.types.grad);
-    const int64_t bundle = sum_bytes(plan, plan.workload.boundary, rank);
-    const auto tensors = static_cast<int64_t>(plan.workload.boundary.size());
-    for (const Action& action : plan.program(rank)) {
-      if (action.chunk != chunk || !is_send(action.kind)) continue;
-      traffic.pipeline.bytes += action.kind == ActionKind::send_tied ? tied : bundle;
-      traffic.pipeline.messages += action.kind == ActionKind::send_tied ? 1 : tensors;
-    }
+  const FlatLayout layout = flat_layout_of(plan, rank);
+  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk)
+    add_tensor(plan, plan.stages[at(plan.map.stage_of(position, chunk))], traffic.tensor);
+  add_replicas(plan, layout, traffic.tensor);
+  add_data(plan, layout, rank, traffic.data);
+  const int64_t bundle = sum_bytes(plan, plan.workload.boundary, rank);
+  const auto tensors = static_cast<int64_t>(plan.workload.boundary.size());
+  for (const Action& action : plan.program(rank)) {
+    if (!is_send(action.kind)) continue;
+    traffic.pipeline.bytes += bundle;
+    traffic.pipeline.messages += tensors;
+  }
+  if (const int64_t tied = tied_elements(plan, layout, rank); tied > 0) {
+    traffic.pipeline.bytes += tied * size_bytes(plan.parallel.types.grad);
+    ++traffic.pipeline.messages;
   }
   return traffic;
 }

@@ -31,15 +31,11 @@ double collectives_s(const Plan& plan, const Unit& unit, bool is_backward, doubl
 /// What the update reads and writes: gradient, both moments twice, master twice or parameter, parameter.
 double update_bytes(const Plan& plan, int rank) {
   const StateTypes& types = plan.parallel.types;
-  double bytes = 0;
-  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
-    const FlatLayout layout = flat_layout_of(plan, rank, chunk);
-    const int64_t elements = plan.parallel.zero == 0 ? layout.trainable_elements : shard_elements(layout);
-    const int64_t each = size_bytes(types.grad) + 4 * size_bytes(types.moments) +
-                         2 * size_bytes(types.master) + size_bytes(types.param);
-    bytes += static_cast<double>(elements * each);
-  }
-  return bytes;
+  const FlatLayout layout = flat_layout_of(plan, rank);
+  const int64_t elements = plan.zero == 0 ? layout.trainable_elements : shard_elements(layout);
+  const int64_t each = size_bytes(types.grad) + 4 * size_bytes(types.moments) + 2 * size_bytes(types.master) +
+                       size_bytes(types.param);
+  return static_cast<double>(elements * each);
 }
 
 }  // namespace
@@ -84,9 +80,10 @@ Costs costs_on(const Plan& plan, const Hardware& hardware) {
     costs.backward_s.push_back(backward_s);
     // 2. A bucket's reduction; with ZeRO-0 there and back.
     const int rank = plan.mesh.rank_of({.pipeline = part.position});
-    const FlatLayout layout = flat_layout_of(plan, rank, part.chunk);
+    const FlatLayout layout = flat_layout_of(plan, rank);
     std::vector<double> reduce_s;
     for (const FlatBucket& bucket : layout.buckets) {
+      if (bucket.chunk != part.chunk) continue;
       const double bytes =
           static_cast<double>(bucket.elements.count * size_bytes(plan.parallel.types.reduce));
       const double ways = plan.parallel.zero == 0 ? 2 : 1;
@@ -110,10 +107,7 @@ Estimate estimate_of(const Plan& plan, const Hardware& hardware) {
   const Crossing crosses = crossing_of(plan.mesh, hardware.ranks_per_node);
   const double data_bytes_per_s = crosses.data ? hardware.network_bytes_per_s : hardware.link_bytes_per_s;
   for (int rank : typical_ranks(plan)) {
-    double elements = 0;
-    for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
-      elements += static_cast<double>(flat_layout_of(plan, rank, chunk).trainable_elements);
-    }
+    const auto elements = static_cast<double>(flat_layout_of(plan, rank).trainable_elements);
     const double gathered =
         plan.parallel.zero == 0 ? 0 : elements * double(size_bytes(plan.parallel.types.param));
     estimate.gather_s = std::max(estimate.gather_s, gathered * share_of(plan.mesh.data) / data_bytes_per_s);

@@ -60,6 +60,14 @@ const FlatPiece& FlatLayout::piece(int unit, int index) const {
   fail(ExitCode::defect, "piece {} of unit {} is not on this stage", index, unit);
 }
 
+int FlatLayout::bucket_of_unit(int64_t unit) const {
+  for (size_t bucket = 0; bucket < buckets.size(); ++bucket) {
+    if (unit >= buckets[bucket].units.begin && unit < buckets[bucket].units.end())
+      return static_cast<int>(bucket);
+  }
+  fail(ExitCode::defect, "unit {} is not on this rank", unit);
+}
+
 Range intersection(Range a, Range b) {
   const int64_t begin = std::max(a.begin, b.begin);
   return {begin, std::max<int64_t>(0, std::min(a.end(), b.end()) - begin)};
@@ -100,12 +108,21 @@ std::vector<Range> flat_ranges(const Box& local, const Box& part) {
   return ranges;
 }
 
-FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<Range>& bucket_units,
-                       const Mesh& mesh, int rank) {
+FlatLayout flat_layout(const Workload& workload, const std::vector<FlatChunk>& chunks, const Mesh& mesh,
+                       int rank) {
   FlatLayout layout;
-  layout.units = units;
   layout.data = mesh.data;
-  for (Range range : bucket_units) layout.buckets.push_back({.units = range, .elements = {}});
+  std::vector<int64_t> units;
+  for (const FlatChunk& chunk : chunks) {
+    layout.first_bucket.push_back(static_cast<int>(layout.buckets.size()));
+    const int number = static_cast<int>(layout.first_bucket.size()) - 1;
+    for (Range range : chunk.bucket_units)
+      layout.buckets.push_back({.chunk = number, .units = range, .elements = {}});
+    for (int64_t unit = chunk.units.begin; unit < chunk.units.end(); ++unit) {
+      check(units.empty() || units.back() < unit, "unit {} behind unit {}", unit, units.back());
+      units.push_back(unit);
+    }
+  }
 
   // 1. Trainable pieces, ascending; every bucket begins and ends where shards of whole alignments fit.
   const int64_t bucket_alignment = flat_alignment * mesh.data;
@@ -117,7 +134,7 @@ FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<
     elements.count = round_up(offset - elements.begin, bucket_alignment);
     offset = elements.end();
   };
-  for (int64_t unit = units.begin; unit < units.end(); ++unit) {
+  for (int64_t unit : units) {
     if (const int bucket = bucket_beginning_at(layout.buckets, unit); bucket >= 0) {
       close_bucket();
       open_bucket = bucket;
@@ -127,13 +144,12 @@ FlatLayout flat_layout(const Workload& workload, Range units, const std::vector<
           "unit {} is in no bucket", unit);
     const int64_t begin = round_up(offset, flat_alignment);
     offset = place_unit(workload, static_cast<int>(unit), Which::trainable, mesh, rank, begin, layout.pieces);
-    layout.unit_ranges.push_back({begin, offset - begin});
   }
   close_bucket();
   layout.trainable_elements = offset;
 
   // 2. Frozen pieces behind.
-  for (int64_t unit = units.begin; unit < units.end(); ++unit) {
+  for (int64_t unit : units) {
     offset = place_unit(workload, static_cast<int>(unit), Which::frozen, mesh, rank, offset, layout.pieces);
   }
   layout.elements = round_up(offset, flat_alignment);
@@ -149,8 +165,20 @@ Range shard_of(const FlatLayout& layout, int bucket, int data) {
   return {elements.begin + data * each, each};
 }
 
+Range compact_shard(const FlatLayout& layout, int bucket) {
+  const Range elements = layout.buckets[static_cast<size_t>(bucket)].elements;
+  return {elements.begin / layout.data, elements.count / layout.data};
+}
+
 int64_t shard_elements(const FlatLayout& layout) {
   return layout.trainable_elements / layout.data;
+}
+
+std::vector<int> exchange_order(const FlatLayout& layout) {
+  std::vector<int> order(layout.buckets.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  std::ranges::sort(order, {}, [&](int i) { return layout.buckets[static_cast<size_t>(i)].units.begin; });
+  return order;
 }
 
 std::vector<Range> counted_in(const FlatLayout& layout, Range elements) {

@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "parallel/plan/buckets.h"
+#include "parallel/plan/combinations.h"
 #include "parallel/plan/stage_cut.h"
 
 namespace ptrain {
@@ -30,11 +31,8 @@ void check_sizes(const Workload& workload, const ParallelConfig& parallel) {
   check(workload.heads % parallel.tensor == 0, ExitCode::usage,
         "the model has {} attention heads, which parallel.tensor = {} does not divide; set it to {}",
         workload.heads, parallel.tensor, divisors_text(workload.heads));
-  check(parallel.zero == 0 || parallel.zero == 1, ExitCode::usage,
-        "parallel.zero = {} is not built yet; set it to 0 or 1", parallel.zero);
-  check(parallel.virtual_stages == 1, ExitCode::usage,
-        "parallel.virtual_stages = {}, but schedule {} has one stage a rank; set it to 1",
-        parallel.virtual_stages, name_of(parallel.schedule));
+  check(parallel.zero >= 0 && parallel.zero <= 3, ExitCode::usage,
+        "parallel.zero = {}; it is one of 0, 1, 2, 3", parallel.zero);
   check(parallel.micro >= 1 && parallel.global >= 1 && parallel.sequence_length >= 1, ExitCode::usage,
         "batch.micro = {}, batch.global = {} and data.sequence_length = {} must be at least 1",
         parallel.micro, parallel.global, parallel.sequence_length);
@@ -48,10 +46,6 @@ void check_sizes(const Workload& workload, const ParallelConfig& parallel) {
   check(parallel.global / at_once <= 1'000'000, ExitCode::usage,
         "batch.global = {} makes {} micro-batches a step; raise batch.micro", parallel.global,
         parallel.global / at_once);
-}
-
-bool has_tied_copy(const Unit& unit) {
-  return std::ranges::any_of(unit.pieces, [](const UnitPiece& piece) { return piece.is_tied_copy; });
 }
 
 /// The pieces' share of one tensor rank, the same number on every rank so that all cut the same buckets.
@@ -73,8 +67,9 @@ void cut(Plan& plan) {
     std::vector<BucketUnit> units;
     for (int64_t unit = part.units.begin; unit < part.units.end(); ++unit) {
       const Unit& what = plan.workload.units[at(unit)];
-      const bool is_tied = has_tied_copy(what) || (unit == 0 && plan.is_tied_apart);
-      units.push_back({.elements = elements_of(what, plan.mesh.tensor), .is_alone = is_tied});
+      const bool is_tied = plan.is_tied_apart && (unit == 0 || what.kind == UnitKind::table);
+      units.push_back({.elements = elements_of(what, plan.mesh.tensor),
+                       .is_alone = is_tied || plan.has_unit_gradients()});
     }
     part.bucket_units = cut_buckets(units, part.units.begin, plan.parallel.bucket_elements);
     plan.stages.push_back(std::move(part));
@@ -92,6 +87,8 @@ Costs costs_by_flops(const Plan& plan) {
       for (int64_t unit = units.begin; unit < units.end(); ++unit) {
         forward += plan.workload.units[at(unit)].forward_flops;
         bucket += plan.workload.units[at(unit)].backward_flops;
+        if (plan.recompute_of(stage, unit) == Recompute::full)
+          bucket += plan.workload.units[at(unit)].again_flops;
       }
       shares.push_back(bucket);
       backward += bucket;
@@ -131,7 +128,6 @@ Schedule computed(const Plan& plan) {
 
 Schedule lowered(const Plan& plan, const std::vector<int>& buckets) {
   Schedule schedule = with_reductions(with_transfers(computed(plan), plan.map), plan.map, buckets);
-  if (plan.is_tied_apart) schedule = with_tied_sum(std::move(schedule), plan.map);
   return with_early_receives(with_slots(std::move(schedule), plan.map));
 }
 
@@ -186,12 +182,16 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
   check_sizes(workload, parallel);
   plan.map = map_of(parallel);
   plan.micros = static_cast<int>(parallel.global / (parallel.micro * parallel.data));
+  check_combination(parallel, plan.micros);
   plan.rows = parallel.micro * parallel.sequence_length;
-  plan.is_tied_apart = parallel.pipeline > 1 && std::ranges::any_of(workload.units, has_tied_copy);
-  // 2. Stages and their buckets.
+  plan.zero = parallel.data == 1 ? std::min(parallel.zero, 1) : parallel.zero;
+  plan.is_tied_apart = workload.units.back().kind == UnitKind::table;
+  // 2. Stages and their buckets. The program starts the sums of whole steps; sums of micro-batches start with
+  // their units.
   cut(plan);
   std::vector<int> buckets;
-  for (const StagePlan& stage : plan.stages) buckets.push_back(static_cast<int>(stage.bucket_units.size()));
+  for (const StagePlan& stage : plan.stages)
+    buckets.push_back(plan.has_unit_gradients() ? 0 : static_cast<int>(stage.bucket_units.size()));
   // 3. What everybody does, checked and timed.
   plan.schedule = lowered(plan, buckets);
   validate(plan.schedule, plan.map, buckets);
@@ -203,10 +203,33 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
   return plan;
 }
 
-FlatLayout flat_layout_of(const Plan& plan, int rank, int chunk) {
+Recompute Plan::recompute_of(const StagePlan& stage, int64_t unit) const {
+  if (workload.units[at(unit)].kind != UnitKind::block) return Recompute::none;
+  int64_t first_block = stage.units.begin;
+  while (workload.units[at(first_block)].kind != UnitKind::block) ++first_block;
+  return unit - first_block < parallel.recompute_blocks ? parallel.recompute : Recompute::none;
+}
+
+FlatLayout flat_layout_of(const Plan& plan, int rank) {
   const int position = plan.mesh.coordinate_of(rank).pipeline;
-  const StagePlan& stage = plan.stages[at(plan.map.stage_of(position, chunk))];
-  return flat_layout(plan.workload, stage.units, stage.bucket_units, plan.mesh, rank);
+  std::vector<FlatChunk> chunks;
+  for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
+    const StagePlan& stage = plan.stages[at(plan.map.stage_of(position, chunk))];
+    chunks.push_back({stage.units, stage.bucket_units});
+  }
+  return flat_layout(plan.workload, chunks, plan.mesh, rank);
+}
+
+TiedEnds tied_ends(const Plan& plan, const FlatLayout& layout, int rank) {
+  if (!plan.is_tied_apart) return {};
+  const int position = plan.mesh.coordinate_of(rank).pipeline;
+  const int first = plan.map.position_of(0), last = plan.map.position_of(plan.map.stages() - 1);
+  TiedEnds ends;
+  if (position == first) ends.embedding = layout.bucket_of_unit(0);
+  if (position == last)
+    ends.table = layout.bucket_of_unit(static_cast<int64_t>(plan.workload.units.size()) - 1);
+  if (first != last && (position == first || position == last)) ends.peer = position == first ? last : first;
+  return ends;
 }
 
 }  // namespace ptrain

@@ -25,9 +25,10 @@ struct Plan {
   ParallelConfig parallel;
   Mesh mesh;
   StageMap map{1};
-  int micros = 0;              // micro-batches a step and data rank
-  int64_t rows = 0;            // N = micro * sequence_length
-  bool is_tied_apart = false;  // the embedding's two copies lie on different positions
+  int micros = 0;    // micro-batches a step and data rank
+  int64_t rows = 0;  // N = micro * sequence_length
+  int zero = 0;      // parallel.zero, but at most 1 on one data rank, where there is nothing to share
+  bool is_tied_apart = false;  // first and last stage have a copy each of the embedding
   std::vector<StagePlan> stages;
   Schedule schedule;                    // lowered: transfers, tied sum, reductions, slots
   Costs costs;                          // by FLOPs (seconds at 1 FLOP/s), transfers free
@@ -35,6 +36,15 @@ struct Plan {
   std::vector<std::vector<int>> slots;  // [position][chunk]
 
   const std::vector<Action>& program(int rank) const;
+  /// Backward runs in input and weight halves.
+  bool has_halves() const { return parallel.schedule == ScheduleName::zero_bubble; }
+  /// A unit's gradients of one micro-batch are summed up elsewhere as soon as they are whole, instead of
+  /// adding up in one buffer over the step: shards of sums (ZeRO 2 and 3), or a tree over micro-batches.
+  bool has_unit_gradients() const { return zero >= 2 || parallel.is_grid_invariant; }
+  /// Numbers that the loss is kept in: one, or one for each micro-batch of the step over all data ranks.
+  int64_t losses() const { return parallel.is_grid_invariant ? parallel.global / parallel.micro : 1; }
+  /// What backward makes again of a unit of a stage.
+  Recompute recompute_of(const StagePlan& stage, int64_t unit) const;
 };
 
 /// Refuses (usage), naming the values and the fix: a world that is not tensor * pipeline * data, heads that
@@ -46,8 +56,16 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
 /// parallel.tensor * parallel.pipeline * parallel.data as a mesh; throws as make_plan does.
 Mesh mesh_of(const ParallelConfig& parallel, int world, std::string_view started = "mpirun started");
 
-/// How `rank` lays out the weights of its chunk.
-FlatLayout flat_layout_of(const Plan& plan, int rank, int chunk = 0);
+/// How `rank` lays out the weights of its stages.
+FlatLayout flat_layout_of(const Plan& plan, int rank);
+
+/// The bucket of the tied embedding on this rank's first and last stage, where they have a copy each; -1
+/// where there is none. Both buckets have the same sizes.
+struct TiedEnds {
+  int embedding = -1, table = -1;
+  int peer = -1;  // position of the other end; -1 where both are here
+};
+TiedEnds tied_ends(const Plan& plan, const FlatLayout& layout, int rank);
 
 /// Rows of an activation with these Rows on a rank: N, or its share under sequence parallelism, padded.
 int64_t local_rows(const Plan& plan, Rows rows);

@@ -125,8 +125,8 @@ std::string stages_text(const Plan& plan) {
         {.pipeline = part.position, .data = plan.mesh.data - 1, .tensor = plan.mesh.tensor - 1});
     const double own = plan.costs.forward_s[at(stage)] + plan.costs.backward_s[at(stage)];
     int64_t parameters = 0;
-    for (const FlatPiece& piece : flat_layout_of(plan, first, part.chunk).pieces) {
-      parameters += piece.elements.count;
+    for (const FlatPiece& piece : flat_layout_of(plan, first).pieces) {
+      if (piece.unit >= part.units.begin && piece.unit < part.units.end()) parameters += piece.elements.count;
     }
     table.add({std::to_string(stage),
                first == last ? std::to_string(first) : fmt::format("{} - {}", first, last),

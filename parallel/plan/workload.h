@@ -18,6 +18,11 @@ struct UnitPiece {
   bool is_tied_copy = false;  // the last stage's own copy of the embedding: never counted, never saved
 };
 
+/// What backward makes again instead of keeping it. selective: what the norms leave, cheap to make; full:
+/// everything of a block but its input.
+enum class Recompute : uint8_t { none, selective, full };
+std::string_view name_of(Recompute recompute);
+
 /// How the rows of an activation lie over a tensor group.
 enum class Rows : uint8_t {
   all,    // every tensor rank holds all N rows, padded to a multiple of tensor with sequence parallelism
@@ -34,9 +39,21 @@ struct RowTensor {
   Rows rows = Rows::all;
   std::optional<Split> split;  // of the columns over the tensor axis (dim 0 = columns); empty = whole rows
   int64_t max_rows = 0;        // no more rows than this (a chunk of the head's logits); 0 = no bound
-  bool is_from_each_rank = false;  // gathered: as much again for each tensor rank
-  bool joins_next = false;         // lies side by side with the next of its list, in one grant
+  bool is_from_each_rank = false;          // gathered: as much again for each tensor rank
+  bool joins_next = false;                 // lies side by side with the next of its list, in one grant
+  Recompute made_again = Recompute::none;  // of what is kept: from this level on backward makes it again
+  bool is_for_halves = false;              // of what is kept: only where backward runs in halves
 };
+
+/// Whether a slot keeps this tensor from forward to backward, and whether backward makes it again in memory
+/// that all slots share; neither: it is not there.
+inline bool is_kept(const RowTensor& tensor, Recompute recompute, bool has_halves) {
+  return (has_halves || !tensor.is_for_halves) &&
+         (tensor.made_again == Recompute::none || recompute < tensor.made_again);
+}
+inline bool is_made_again(const RowTensor& tensor, Recompute recompute) {
+  return tensor.made_again != Recompute::none && recompute >= tensor.made_again;
+}
 
 enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter };
 std::string_view name_of(CollectiveKind kind);
@@ -46,19 +63,24 @@ struct Collective {
   std::string name;
   CollectiveKind kind = CollectiveKind::all_reduce;
   bool is_backward = false;
-  int64_t columns = 0;  // elements of a row of the whole tensor (all_gather: the gathered one)
+  bool is_made_again = false;  // of a forward's: full recompute runs it once more
+  bool is_of_weights = false;  // of a backward's: in the weight half
+  bool is_for_halves = false;  // of the weight half: what the whole backward does not have to gather twice
+  int64_t columns = 0;         // elements of a row of the whole tensor (all_gather: the gathered one)
   DType dtype = DType::f32;
 };
 
-enum class UnitKind : uint8_t { embedding, block, head };
+/// table: the last stage's copy of a tied embedding; the head computes with it.
+enum class UnitKind : uint8_t { embedding, block, head, table };
 
-/// What is never cut between stages: the embedding, a block, the head with final norm and loss.
+/// What is never cut between stages: the embedding, a block, the head with final norm and loss, its table.
 struct Unit {
   std::string name;  // "block 3"
   UnitKind kind = UnitKind::block;
   std::vector<UnitPiece> pieces;
   double forward_flops = 0;        // per row of a micro-batch, over all tensor ranks
   double backward_flops = 0;       // likewise, input and weights
+  double again_flops = 0;          // likewise, what full recompute adds to backward
   std::vector<RowTensor> kept;     // per slot: what forward leaves for backward
   std::vector<RowTensor> scratch;  // while the unit runs; units of one kind on a stage share the largest
   int64_t scratch_bytes = 0;       // likewise, independent of the rows
@@ -67,7 +89,7 @@ struct Unit {
 
 struct Workload {
   std::string name;                  // of the model, for people
-  std::vector<Unit> units;           // embedding, blocks, head
+  std::vector<Unit> units;           // embedding, blocks, head, its copy of a tied table
   std::vector<RowTensor> inputs;     // per slot of every stage: the micro-batch's tokens
   std::vector<RowTensor> tables;     // once a stage, read by all its units (angles of the positions)
   std::vector<RowTensor> boundary;   // the bundle that passes from stage to stage; its gradient comes back
@@ -78,11 +100,6 @@ struct Workload {
 
 enum class ScheduleName : uint8_t { gpipe, one_f_one_b, interleaved, zero_bubble };
 std::string_view name_of(ScheduleName name);
-
-/// What backward makes again instead of keeping it. selective: what the norms leave, cheap to make; full:
-/// everything of a block but its input.
-enum class Recompute : uint8_t { none, selective, full };
-std::string_view name_of(Recompute recompute);
 
 /// Where the optimizer's state lies: with the weights, or in host memory, updated by the CPU.
 enum class Offload : uint8_t { none, optimizer };

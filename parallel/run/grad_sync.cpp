@@ -1,122 +1,79 @@
 #include "parallel/run/grad_sync.h"
 
-#include <algorithm>
-#include <cstring>
+#include "kernels/base/error.h"
+#include "kernels/ops/elementwise.h"
 
 namespace ptrain {
-namespace {
 
-/// Rows of bytes, in the order of the stream where there is one.
-void copy_rows(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t row_bytes,
-               int64_t rows, const Stream* stream) {
-  if (stream != nullptr)
-    return runtime::copy_async_2d(to, to_pitch, from, from_pitch, row_bytes, rows, stream->native());
-  for (int64_t row = 0; row < rows; ++row)
-    std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
-                static_cast<size_t>(row_bytes));
-}
-
-}  // namespace
-
-Tensor slice(Tensor flat, Range range) {
-  return Tensor(static_cast<char*>(flat.data) + range.begin * size_bytes(flat.dtype), {range.count},
-                flat.dtype, flat.device);
-}
-
-GradSync::GradSync(const Workload& workload, const FlatLayout& layout, const Mesh& mesh, int zero,
-                   int data_coordinate, Communicator* tensor, Communicator* data)
+GradSync::GradSync(const Plan& plan, const FlatLayout& layout, int data_coordinate, Communicator* tensor,
+                   Communicator* data)
     : layout_(layout),
-      zero_(zero),
+      zero_(plan.zero),
       data_coordinate_(data_coordinate),
-      tensor_(tensor != nullptr && tensor->size() > 1 ? tensor : nullptr),
-      data_(data != nullptr && data->size() > 1 ? data : nullptr) {
-  if (tensor_ == nullptr) return;
-  std::vector<int64_t> staged(layout.buckets.size());
-  for (const FlatPiece& flat : layout.pieces) {
-    const Piece& piece =
-        workload.units[static_cast<size_t>(flat.unit)].pieces[static_cast<size_t>(flat.index)].piece;
-    const bool is_cut = !piece.layout.splits.empty();
-    const bool has_addends =
-        is_cut ? has_tensor_replicas(piece.shape, piece.layout, mesh) : piece.layout.has_partial_gradients;
-    if (!has_addends || !piece.is_trainable) continue;
-    for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
-      if (intersection(layout.buckets[bucket].elements, flat.elements).count == 0) continue;
-      replicated_.push_back({.bucket = static_cast<int>(bucket),
-                             .shape = piece.shape,
-                             .box = flat.box,
-                             .offset = flat.elements.begin,
-                             .staged = staged[bucket]});
-      staged[bucket] += piece.shape.numel();
-    }
-  }
-  for (int64_t elements : staged) staging_elements_ = std::max(staging_elements_, elements);
+      data_(data != nullptr && data->size() > 1 ? data : nullptr),
+      replicas_(plan.workload, layout, plan.mesh, tensor) {
+  if (!plan.has_unit_gradients()) return;
+  const UnitPlaces places = unit_places(plan, layout);
+  place_of_ = places.of_bucket;
+  places_.resize(places.elements.size());
 }
 
-void GradSync::bind(Tensor gradients, Tensor staging, const Stream* stream) {
-  check((gradients.device.kind == DeviceKind::cpu) == (stream == nullptr),
+void GradSync::bind(FlatMemory written, FlatMemory summed, Tensor staging, const Context& context) {
+  const bool is_on_cpu = written.is_empty() || written.device().kind == DeviceKind::cpu;
+  check(is_on_cpu == (context.stream == nullptr),
         "gradients on a device need its stream, those of a CPU none");
-  gradients_ = gradients;
-  staging_ = staging;
-  stream_ = stream;
+  written_ = std::move(written);
+  summed_ = std::move(summed);
+  context_ = context;
+  replicas_.bind(staging, context.stream);
 }
 
-/// The rank's box of a piece to its place in the whole piece, or back.
-void GradSync::copy_box(const ReplicatedPiece& piece, Way way) {
-  const int64_t unit = size_bytes(gradients_.dtype);
-  // Rows along the last dimension but one lie at equal distances: they go in one copy.
-  const int64_t rows = piece.box.extent.dims() < 2 ? 1 : piece.box.extent[-2];
-  const int64_t whole_pitch = piece.shape.columns() * unit, box_pitch = piece.box.extent.columns() * unit;
-  int64_t row = 0;
-  for_each_run(piece.shape, piece.box, [&](int64_t global, int64_t local, int64_t count) {
-    if (row++ % rows != 0) return;
-    void* whole = staging_.at(piece.staged + global);
-    void* box = gradients_.at(piece.offset + local);
-    if (way == Way::to_staging) {
-      copy_rows(whole, whole_pitch, box, box_pitch, count * unit, rows, stream_);
-    } else {
-      copy_rows(box, box_pitch, whole, whole_pitch, count * unit, rows, stream_);
-    }
-  });
+Tensor GradSync::own_shard(const FlatMemory& memory, int bucket) const {
+  return memory.at(shard_of(layout_, bucket, data_coordinate_));
 }
 
-void GradSync::sum_replicas(int bucket) {
-  int64_t elements = 0;
-  for (const ReplicatedPiece& piece : replicated_) {
-    if (piece.bucket == bucket) elements = std::max(elements, piece.staged + piece.shape.numel());
-  }
-  if (elements == 0) return;
-  const Tensor staged = slice(staging_, {0, elements});
-  if (stream_ != nullptr) {
-    runtime::set_async(staged.data, 0, staged.bytes(), stream_->native());
-  } else {
-    std::memset(staged.data, 0, static_cast<size_t>(staged.bytes()));
-  }
-  for (const ReplicatedPiece& piece : replicated_) {
-    if (piece.bucket == bucket) copy_box(piece, Way::to_staging);
-  }
-  tensor_->all_reduce(staged);
-  for (const ReplicatedPiece& piece : replicated_) {
-    if (piece.bucket == bucket) copy_box(piece, Way::to_gradients);
-  }
+Transfer GradSync::start_sum(int bucket) {
+  return data_->start_reduce_scatter(written_.at(layout_.buckets[static_cast<size_t>(bucket)].elements),
+                                     own_shard(written_, bucket));
 }
 
 void GradSync::start(int bucket) {
-  if (tensor_ != nullptr) sum_replicas(bucket);
+  replicas_.sum(bucket, written_);
   if (data_ == nullptr) return;
-  const Range range = layout_.buckets[static_cast<size_t>(bucket)].elements;
-  under_way_.push_back(data_->start_reduce_scatter(
-      slice(gradients_, range), slice(gradients_, shard_of(layout_, bucket, data_coordinate_))));
+  under_way_.push_back(start_sum(bucket));
   started_.push_back(bucket);
+}
+
+void GradSync::retire(UnderWay& place) {
+  if (place.bucket < 0) return;
+  place.transfer.wait();
+  add(context_, own_shard(written_, place.bucket), own_shard(summed_, place.bucket));
+  place.bucket = -1;
+}
+
+void GradSync::open(int bucket) {
+  retire(places_[static_cast<size_t>(place_of_[static_cast<size_t>(bucket)])]);
+  fill(context_, written_.at(layout_.buckets[static_cast<size_t>(bucket)].elements), 0);
+}
+
+void GradSync::close(int bucket) {
+  replicas_.sum(bucket, written_);
+  UnderWay& place = places_[static_cast<size_t>(place_of_[static_cast<size_t>(bucket)])];
+  place.transfer = start_sum(bucket);
+  place.bucket = bucket;
 }
 
 void GradSync::finish() {
   for (Transfer& transfer : under_way_) transfer.wait();
   under_way_.clear();
+  for (UnderWay& place : places_) retire(place);
+}
+
+void GradSync::gather() {
   if (zero_ == 0) {
-    for (int bucket : started_) {
-      data_->all_gather(slice(gradients_, shard_of(layout_, bucket, data_coordinate_)),
-                        slice(gradients_, layout_.buckets[static_cast<size_t>(bucket)].elements));
-    }
+    for (int bucket : started_)
+      data_->all_gather(own_shard(written_, bucket),
+                        written_.at(layout_.buckets[static_cast<size_t>(bucket)].elements));
   }
   started_.clear();
 }

@@ -1,60 +1,61 @@
-// Sums gradients over the mesh: addends of tensor replicas first, then over the data axis, bucket by bucket
-// while the last backward still runs. Not for the tied embedding: the schedule exchanges that itself.
+// Sums gradients over the mesh: addends of tensor replicas first, then over the data axis. Either bucket by
+// bucket while the last backward still runs, or unit by unit in every micro-batch, into shards of sums.
 #pragma once
 
 #include <vector>
 
-#include "kernels/base/stream.h"
-#include "parallel/comm/communicator.h"
-#include "parallel/plan/flat.h"
+#include "kernels/ops/context.h"
+#include "parallel/plan/places.h"
+#include "parallel/run/replica_sums.h"
 
 namespace ptrain {
 
-/// A weight whose copies on the ranks of a tensor group hold addends of its gradient.
-struct ReplicatedPiece {
-  int bucket = 0;
-  Shape shape;         // global
-  Box box;             // local
-  int64_t offset = 0;  // elements into the flat gradients
-  int64_t staged = 0;  // elements into the bucket's staging
-};
-
 class GradSync {
  public:
-  /// tensor, data: null for groups of one. zero 0: every rank ends with all sums; 1: with those of its
-  /// shards.
-  GradSync(const Workload& workload, const FlatLayout& layout, const Mesh& mesh, int zero,
-           int data_coordinate, Communicator* tensor, Communicator* data);
+  /// tensor, data: null for groups of one.
+  GradSync(const Plan& plan, const FlatLayout& layout, int data_coordinate, Communicator* tensor,
+           Communicator* data);
 
-  /// Elements of scratch that bind() wants.
-  int64_t staging_elements() const { return staging_elements_; }
+  int64_t staging_elements() const { return replicas_.staging_elements(); }
+  /// written: where backward adds a unit's gradients. summed: where their sums end, all of them or the shards
+  /// of this rank; the same memory as `written` where a step's gradients add up in one buffer.
   /// stream: where the gradients are computed; null on a CPU.
-  void bind(Tensor gradients, Tensor staging, const Stream* stream = nullptr);
+  void bind(FlatMemory written, FlatMemory summed, Tensor staging, const Context& context);
 
-  /// The bucket's gradients are whole on this rank: starts their sum.
+  /// The step's gradients of a bucket are whole on this rank: starts their sum.
   void start(int bucket);
-  /// Waits until all that was started is done; on a device it is the stream that waits.
+
+  /// With gradients by unit: before a micro-batch adds to them, zeroes the unit's place; when they are whole,
+  /// starts their sum, which is added to the step's sums in the order of micro-batches.
+  void open(int bucket);
+  void close(int bucket);
+
+  /// Waits until all that was started is done; on a device it is the stream that waits. The rank then has the
+  /// sums of its shards.
   void finish();
+  /// ZeRO-0, after finish(): every rank gets all sums.
+  void gather();
 
  private:
-  enum class Way { to_staging, to_gradients };
-  void sum_replicas(int bucket);
-  void copy_box(const ReplicatedPiece& piece, Way way);
+  struct UnderWay {
+    Transfer transfer;
+    int bucket = -1;
+  };
+  Transfer start_sum(int bucket);
+  Tensor own_shard(const FlatMemory& memory, int bucket) const;
+  void retire(UnderWay& place);
 
   const FlatLayout& layout_;
   int zero_;
   int data_coordinate_;
-  Communicator* tensor_;
   Communicator* data_;
-  std::vector<ReplicatedPiece> replicated_;
-  int64_t staging_elements_ = 0;
-  Tensor gradients_, staging_;
-  const Stream* stream_ = nullptr;
-  std::vector<Transfer> under_way_;
+  ReplicaSums replicas_;
+  std::vector<int> place_of_;  // [bucket], with gradients by unit
+  FlatMemory written_, summed_;
+  Context context_;
+  std::vector<Transfer> under_way_;  // of start()
   std::vector<int> started_;
+  std::vector<UnderWay> places_;  // of close()
 };
-
-/// elements [range) of a flat tensor.
-Tensor slice(Tensor flat, Range range);
 
 }  // namespace ptrain

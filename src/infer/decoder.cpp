@@ -20,7 +20,7 @@ namespace {
 std::vector<PlacedWeight> place_all(const ModelSpec& spec, const Mesh& mesh, int rank) {
   const Workload workload = workload_of(spec, SequenceParallel::off, 1);
   const Range units{0, spec.L + 2};
-  const FlatLayout layout = flat_layout(workload, units, {units}, mesh, rank);
+  const FlatLayout layout = flat_layout(workload, {{units, {units}}}, mesh, rank);
   std::vector<PlacedWeight> placed;
   std::vector<WeightSpec> table = weights_of(spec, SequenceParallel::off, false);
   for (size_t i = 0; i < layout.pieces.size(); ++i) {
@@ -82,7 +82,7 @@ Decoder::Decoder(const ModelSpec& spec, Communicator* tensor, const Context& con
   const OwnedTensor angles(cos_sin_.shape, cos_sin_.dtype);
   fill_rope_table(spec_, angles.view);
   from_host(context_, angles.view, cos_sin_);
-  weights_ = bind_weights(placed_, parameters_, 0, static_cast<int>(spec_.L));
+  weights_ = bind_weights(placed_, {0, spec_.L + 2}, FlatMemory(parameters_), 0, static_cast<int>(spec_.L));
 }
 
 BlockDims Decoder::dims_of(int64_t n) const {

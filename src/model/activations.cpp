@@ -32,27 +32,66 @@ void visit(const BlockDims& dims, MicroInput& input, const VisitTensor& each) {
   each("targets", input.targets, {dims.rows}, DType::i32);
 }
 
-void visit(const BlockDims& dims, int blocks, SlotActs& acts, const VisitTensor& each) {
-  acts.x.resize(static_cast<size_t>(blocks) + 1);
-  acts.blocks.resize(static_cast<size_t>(blocks));
+namespace {
+
+constexpr BlockActsRow rows_of_block[] = {
+    {"h_1", &BlockActs::h_1, Recompute::selective},    {"rstd_1", &BlockActs::rstd_1, Recompute::full},
+    {"qkv", &BlockActs::qkv, Recompute::full},         {"attention", &BlockActs::attention, Recompute::full},
+    {"lse", &BlockActs::lse, Recompute::full},         {"x_2", &BlockActs::x_2, Recompute::full},
+    {"h_2", &BlockActs::h_2, Recompute::selective},    {"rstd_2", &BlockActs::rstd_2, Recompute::full},
+    {"gate_up", &BlockActs::gate_up, Recompute::full}, {"act", &BlockActs::act, Recompute::none, true},
+};
+
+Shape shape_of(const BlockDims& dims, Tensor BlockActs::*tensor) {
+  if (tensor == &BlockActs::rstd_1 || tensor == &BlockActs::rstd_2) return {dims.local_rows};
+  if (tensor == &BlockActs::qkv) return {dims.rows, dims.qkv_columns()};
+  if (tensor == &BlockActs::attention) return {dims.rows, dims.local.H * dims.D};
+  if (tensor == &BlockActs::lse) return {dims.B, dims.local.H, dims.T};
+  if (tensor == &BlockActs::gate_up) return {dims.rows, 2 * dims.local.F};
+  if (tensor == &BlockActs::act) return {dims.rows, dims.local.F};
+  return {dims.local_rows, dims.C};
+}
+
+DType dtype_in(const BlockDims& dims, Tensor BlockActs::*tensor) {
+  const bool is_statistic =
+      tensor == &BlockActs::rstd_1 || tensor == &BlockActs::rstd_2 || tensor == &BlockActs::lse;
+  return is_statistic ? wide(dims.dtype) : dims.dtype;
+}
+
+}  // namespace
+
+std::span<const BlockActsRow> block_acts_table() {
+  return rows_of_block;
+}
+
+void visit(const BlockDims& dims, const KeepRules& rules, SlotActs& acts, const VisitTensor& each) {
+  acts.x.resize(rules.blocks.size() + 1);
+  acts.blocks.resize(rules.blocks.size());
   visit(dims, acts.input, each);
   const Shape local{dims.local_rows, dims.C};
   for (Tensor& x : acts.x) each("x", x, local, dims.dtype);
-  for (BlockActs& block : acts.blocks) {
-    each("h_1", block.h_1, local, dims.dtype);
-    each("rstd_1", block.rstd_1, {dims.local_rows}, wide(dims.dtype));
-    each("qkv", block.qkv, {dims.rows, dims.qkv_columns()}, dims.dtype);
-    each("attention", block.attention, {dims.rows, dims.local.H * dims.D}, dims.dtype);
-    each("lse", block.lse, {dims.B, dims.local.H, dims.T}, wide(dims.dtype));
-    each("x_2", block.x_2, local, dims.dtype);
-    each("h_2", block.h_2, local, dims.dtype);
-    each("rstd_2", block.rstd_2, {dims.local_rows}, wide(dims.dtype));
-    each("gate_up", block.gate_up, {dims.rows, 2 * dims.local.F}, dims.dtype);
+  for (size_t block = 0; block < rules.blocks.size(); ++block) {
+    for (const BlockActsRow& row : rows_of_block) {
+      const RowTensor rule{.made_again = row.made_again, .is_for_halves = row.is_for_halves};
+      if (is_kept(rule, rules.blocks[block], rules.has_halves))
+        each(row.name, acts.blocks[block].*row.tensor, shape_of(dims, row.tensor),
+             dtype_in(dims, row.tensor));
+    }
   }
   each("d", acts.d, local, dims.dtype);
 }
 
-void visit(const BlockDims& dims, StageScratch& scratch, const VisitTensor& each) {
+void share(Recompute recompute, const BlockActs& again, BlockActs& acts) {
+  for (const BlockActsRow& row : rows_of_block) {
+    if (is_made_again({.made_again = row.made_again}, recompute)) acts.*row.tensor = again.*row.tensor;
+  }
+}
+
+void visit(const BlockDims& dims, Recompute recompute, StageScratch& scratch, const VisitTensor& each) {
+  for (const BlockActsRow& row : rows_of_block) {
+    if (is_made_again({.made_again = row.made_again}, recompute))
+      each(row.name, scratch.again.*row.tensor, shape_of(dims, row.tensor), dtype_in(dims, row.tensor));
+  }
   if (dims.is_sequence_parallel) {
     each("whole", scratch.whole, {dims.rows, dims.C}, dims.dtype);
     each("partial", scratch.partial, {dims.rows, dims.C}, dims.dtype);
@@ -65,7 +104,7 @@ void visit(const BlockDims& dims, StageScratch& scratch, const VisitTensor& each
   each("delta", scratch.delta, {dims.B, dims.local.H, dims.T}, wide(dims.dtype));
 }
 
-void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each) {
+void visit(const BlockDims& dims, int64_t losses, HeadScratch& scratch, const VisitTensor& each) {
   const int64_t chunk = std::min(dims.rows, head_chunk_rows);
   each("h", scratch.h, {dims.local_rows, dims.C}, dims.dtype);
   each("rstd", scratch.rstd, {dims.local_rows}, wide(dims.dtype));
@@ -74,7 +113,7 @@ void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each)
   each("logits", scratch.logits, {chunk, dims.local.V}, dims.dtype);
   each("statistics", scratch.statistics, {chunk, 3}, wide(dims.dtype));
   each("parts", scratch.parts, {dims.tensor, chunk, 3}, wide(dims.dtype));
-  each("loss", scratch.loss, {1}, DType::f64);
+  each("loss", scratch.loss, {losses}, DType::f64);
 }
 
 VisitTensor take_from(Arena& arena, std::string prefix) {

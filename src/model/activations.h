@@ -3,10 +3,12 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "kernels/base/arena.h"
+#include "parallel/plan/workload.h"
 #include "src/model/weights.h"
 
 namespace ptrain {
@@ -29,7 +31,8 @@ struct BlockDims {
 BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t B, int64_t T,
                      SequenceParallel sequence_parallel, DType dtype);
 
-/// Kept from forward to backward, per block and micro-batch slot.
+/// Kept from forward to backward, per block and micro-batch slot, or made again in memory that all slots
+/// share.
 struct BlockActs {
   Tensor h_1;        // (local_rows, C) after the first norm
   Tensor rstd_1;     // (local_rows) f32 (f64 for f64), as rstd_2 and lse
@@ -40,6 +43,7 @@ struct BlockActs {
   Tensor h_2;        // (local_rows, C) after the second norm
   Tensor rstd_2;     // (local_rows)
   Tensor gate_up;    // (rows, 2F); backward leaves its gradient there
+  Tensor act;        // (rows, F) the gated product, for the weight half; only where backward runs in halves
 };
 
 /// A micro-batch's tokens as the layers read them.
@@ -53,16 +57,30 @@ struct MicroInput {
   bool has_documents = true;  // false: every document_start is 0
 };
 
+/// A micro-batch's tokens on the host, N = B * T each; see MicroInput. targets: -100 = none.
+struct TokenRows {
+  std::span<const int32_t> ids, targets, positions, document_start;
+};
+
+/// What a stage's slots keep.
+struct KeepRules {
+  std::vector<Recompute> blocks;  // of each block of the stage
+  bool has_halves = false;
+};
+
 /// One micro-batch under way on a stage.
 struct SlotActs {
   MicroInput input;
-  std::vector<Tensor> x;  // blocks + 1 times (local_rows, C): input of each block, then the stage's output
+  // blocks + 1 times (local_rows, C): input of each block, then the stage's output. The input half of
+  // backward leaves the gradient of a block's output where that output was.
+  std::vector<Tensor> x;
   std::vector<BlockActs> blocks;
   Tensor d;  // (local_rows, C): gradient of the output, in place down to that of the input
 };
 
-/// Shared by all micro-batches of a stage: dead between its actions.
+/// Shared by all micro-batches of a rank's stages: dead between its actions.
 struct StageScratch {
+  BlockActs again;    // of one block, what backward makes again
   Tensor whole;       // (rows, C) gathered rows; only with sequence parallelism
   Tensor partial;     // (rows, C) addends; only with sequence parallelism
   Tensor branch;      // (local_rows, C) a branch's output, later the gradient of its input
@@ -82,7 +100,7 @@ struct HeadScratch {
   Tensor logits;      // (chunk, V)
   Tensor statistics;  // (chunk, 3) f32 (f64 for f64), as rstd and parts
   Tensor parts;       // (tensor, chunk, 3)
-  Tensor loss;        // (1) f64, sum of negative log-likelihoods since the stage's clear()
+  Tensor loss;        // (losses) f64, sums of negative log-likelihoods since clear(), see Plan::losses()
 };
 
 inline constexpr int64_t head_chunk_rows = 512;
@@ -90,9 +108,22 @@ inline constexpr int64_t head_chunk_rows = 512;
 using VisitTensor = std::function<void(std::string_view name, Tensor& tensor, Shape shape, DType dtype)>;
 
 void visit(const BlockDims& dims, MicroInput& input, const VisitTensor& each);
-void visit(const BlockDims& dims, int blocks, SlotActs& acts, const VisitTensor& each);
-void visit(const BlockDims& dims, StageScratch& scratch, const VisitTensor& each);
-void visit(const BlockDims& dims, HeadScratch& scratch, const VisitTensor& each);
+void visit(const BlockDims& dims, const KeepRules& rules, SlotActs& acts, const VisitTensor& each);
+/// recompute: the most that any block of the rank makes again.
+void visit(const BlockDims& dims, Recompute recompute, StageScratch& scratch, const VisitTensor& each);
+void visit(const BlockDims& dims, int64_t losses, HeadScratch& scratch, const VisitTensor& each);
+
+/// Lets what a slot's block does not keep be that of `again`.
+void share(Recompute recompute, const BlockActs& again, BlockActs& acts);
+
+/// Tensors of BlockActs by name, and how the plan calls what becomes of them.
+struct BlockActsRow {
+  std::string_view name;
+  Tensor BlockActs::*tensor;
+  Recompute made_again;  // from this level on backward makes it again
+  bool is_for_halves = false;
+};
+std::span<const BlockActsRow> block_acts_table();
 
 /// Takes every tensor of a table from the arena, its names behind `prefix`.
 VisitTensor take_from(Arena& arena, std::string prefix);

@@ -3,28 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/base/stream.h"
-#include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
 #include "src/model/host_flat.h"
 
 namespace ptrain {
 namespace {
-
-/// The table's weights in the order and at the places of the flat layout.
-std::vector<PlacedWeight> place(const std::vector<WeightSpec>& table, const FlatLayout& layout) {
-  std::vector<std::vector<const WeightSpec*>> of_unit;
-  for (const WeightSpec& weight : table) {
-    of_unit.resize(std::max(of_unit.size(), static_cast<size_t>(weight.unit) + 1));
-    of_unit[static_cast<size_t>(weight.unit)].push_back(&weight);
-  }
-  std::vector<PlacedWeight> placed;
-  for (const FlatPiece& piece : layout.pieces) {
-    const WeightSpec* spec = of_unit.at(static_cast<size_t>(piece.unit)).at(static_cast<size_t>(piece.index));
-    placed.push_back({.spec = *spec, .box = piece.box, .offset = piece.elements.begin});
-  }
-  return placed;
-}
 
 /// A block's dozen kernels take the host about 50 us to enqueue. Where a fast GPU (400 TFLOP/s) is done with
 /// their products in ten times that, the host is in its way.
@@ -34,188 +17,178 @@ bool is_bound_by_launches(const ModelSpec& spec, int64_t rows) {
   return 2 * weights * static_cast<double>(rows) < short_s * flops_of_a_gpu;
 }
 
-SequenceParallel sequence_parallel_of(const Plan& plan) {
-  return plan.parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
-}
-
 }  // namespace
 
-Stage::Stage(const ModelSpec& spec, const Plan& plan, int rank, const StageComms& comms,
-             const Context& context, Pass use)
+Stage::Stage(const ModelSpec& spec, const Plan& plan, const StagePlan& part, Workspace& workspace)
     : spec_(spec),
-      context_(context),
-      dims_(block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
-                       sequence_parallel_of(plan), plan.parallel.types.param)),
-      layout_(flat_layout_of(plan, rank)),
-      first_unit_(static_cast<int>(layout_.units.begin)) {
-  placed_ = place(weights_of(spec, sequence_parallel_of(plan), plan.is_tied_apart), layout_);
-  const bool is_last = layout_.units.end() == spec.L + 2;
-  const int first_block = std::max(0, first_unit_ - 1);
-  const int blocks = static_cast<int>(std::min(layout_.units.end() - 1, spec.L)) - first_block;
-  const int position = plan.mesh.coordinate_of(rank).pipeline;
-  slots_.resize(static_cast<size_t>(plan.slots.at(static_cast<size_t>(position)).at(0)));
-
-  // Every block wants the same beside its tensors.
-  const int64_t product_bytes = blocks > 0 ? plan.workload.units.at(1).scratch_bytes : 0;
-  Tensor products;
-  // Everything once as sizes, then once as memory: one table for both.
-  const auto grant = [&](const std::function<VisitTensor(std::string)>& to) {
-    const VisitTensor each = to("");
-    const StateTypes& types = plan.parallel.types;
-    each("parameters", parameters_, {layout_.elements}, types.param);
-    each("gradients", gradients_, {use == Pass::train ? layout_.trainable_elements : 0}, types.grad);
-    each("ops", context_.scratch, {plan.workload.op_scratch_bytes}, DType::u8);
-    each("cos_sin", cos_sin_, {dims_.T, spec.D / 2, 2}, wide(types.param));
-    for (size_t slot = 0; slot < slots_.size(); ++slot)
-      visit(dims_, blocks, slots_[slot], to(fmt::format("slot {} ", slot)));
-    visit(dims_, scratch_, each);
-    each("products", products, {product_bytes}, DType::u8);
-    if (is_last) visit(dims_, head_scratch_, to("head "));
-  };
-  int64_t bytes = 0;
-  grant([&](std::string) { return add_up(bytes); });
-  arena_ = Arena(bytes, context.device);
-  grant([&](std::string prefix) { return take_from(arena_, std::move(prefix)); });
-
-  fill_angles();
-  weights_ = bind_weights(placed_, parameters_, first_block, blocks);
-  if (use == Pass::train) dweights_ = bind_weights(placed_, gradients_, first_block, blocks);
-  products_ = Products(products);
-  // Collectives of a tensor group stay outside of graphs.
-  is_launch_bound_ =
-      context_.stream != nullptr && comms.tensor == nullptr && is_bound_by_launches(spec, dims_.N);
-  group_ = TensorGroup(comms.tensor, sequence_parallel_of(plan), scratch_.partial);
+      workspace_(workspace),
+      units_(part.units),
+      bucket_units_(part.bucket_units),
+      first_block_unit_(std::max<int64_t>(part.units.begin, 1)) {
+  for (int64_t unit = units_.begin; unit < units_.end(); ++unit) {
+    if (is_block(unit)) rules_.blocks.push_back(plan.recompute_of(part, unit));
+  }
+  rules_.has_halves = plan.has_halves();
+  slots_.resize(static_cast<size_t>(
+      plan.slots.at(static_cast<size_t>(part.position)).at(static_cast<size_t>(part.chunk))));
+  // Collectives of a tensor group, and units that come and go, stay outside of graphs.
+  is_launch_bound_ = workspace.context.stream != nullptr && plan.mesh.tensor == 1 &&
+                     !plan.has_unit_gradients() && is_bound_by_launches(spec, plan.rows);
 }
 
-BlockEnv Stage::block_env(int block, const MicroInput& input) const {
-  const int64_t layer = std::max(0, first_unit_ - 1) + block;
-  return {.dims = dims_,
-          .norm_eps = spec_.norm_eps,
-          .cos_sin = cos_sin_,
-          .attention = {.B = dims_.B,
-                        .T = dims_.T,
-                        .H = dims_.local.H,
-                        .K = dims_.local.K,
-                        .D = dims_.D,
-                        .group = spec_.H / spec_.K,
-                        .first_head = dims_.local.first_head,
-                        .scale = 1.0 / std::sqrt(static_cast<double>(dims_.D)),
-                        .window = layer >= spec_.first_window_layer ? spec_.window : 0,
-                        .has_documents = input.has_documents},
-          .group = group_,
-          .products = products_};
+void Stage::visit_slot(size_t slot, const VisitTensor& each) {
+  visit(workspace_.dims, rules_, slots_[slot], each);
 }
 
-void Stage::fill_angles() {
-  const OwnedTensor angles(cos_sin_.shape, cos_sin_.dtype);
-  fill_rope_table(spec_, angles.view);
-  from_host(context_, angles.view, cos_sin_);
-}
-
-MicroInput Stage::make_staging() {
-  MicroInput input;
-  staging_.push_back(bind_host([&](const VisitTensor& each) { visit(dims_, input, each); }, context_.device));
-  return input;
-}
-
-void Stage::fill_staging(const TokenRows& tokens, MicroInput& staging) const {
-  const auto put = [&](std::span<const int32_t> from, Tensor to) {
-    check(static_cast<int64_t>(from.size()) == dims_.N, "a micro-batch of {} tokens for a stage of {}",
-          from.size(), dims_.N);
-    std::copy(from.begin(), from.end(), to.as<int32_t>());
-  };
-  put(tokens.ids, staging.ids);
-  put(tokens.positions, staging.positions);
-  put(tokens.document_start, staging.document_start);
-  staging.has_documents =
-      std::ranges::any_of(tokens.document_start, [](int32_t start) { return start != 0; });
-  staging.num_supervised = 0;
-  for (int64_t row = 0; row < dims_.N; ++row) {
-    const int32_t target = tokens.targets[static_cast<size_t>(row)];
-    if (target < 0) continue;
-    staging.supervised.as<int32_t>()[staging.num_supervised] = static_cast<int32_t>(row);
-    staging.targets.as<int32_t>()[staging.num_supervised++] = target;
+void Stage::bind(const std::vector<PlacedWeight>& placed, const FlatMemory& parameters,
+                 const FlatMemory& gradients) {
+  const int first_block = static_cast<int>(first_block_unit_) - 1;
+  const int blocks = static_cast<int>(rules_.blocks.size());
+  weights_ = bind_weights(placed, units_, parameters, first_block, blocks);
+  if (!gradients.is_empty()) dweights_ = bind_weights(placed, units_, gradients, first_block, blocks);
+  for (SlotActs& slot : slots_) {
+    for (size_t block = 0; block < slot.blocks.size(); ++block)
+      share(rules_.blocks[block], workspace_.scratch.again, slot.blocks[block]);
   }
 }
 
+BlockEnv Stage::block_env(int64_t unit, const MicroInput& input) const {
+  const BlockDims& dims = workspace_.dims;
+  return {.dims = dims,
+          .norm_eps = spec_.norm_eps,
+          .cos_sin = workspace_.cos_sin,
+          .attention = {.B = dims.B,
+                        .T = dims.T,
+                        .H = dims.local.H,
+                        .K = dims.local.K,
+                        .D = dims.D,
+                        .group = spec_.H / spec_.K,
+                        .first_head = dims.local.first_head,
+                        .scale = 1.0 / std::sqrt(static_cast<double>(dims.D)),
+                        .window = unit - 1 >= spec_.first_window_layer ? spec_.window : 0,
+                        .has_documents = input.has_documents},
+          .group = workspace_.group,
+          .products = workspace_.products};
+}
+
 void Stage::load(int slot, const MicroInput& staging) {
+  const Context& context = workspace_.context;
   MicroInput& input = slots_[static_cast<size_t>(slot)].input;
-  transfer(context_, staging.ids, input.ids);
-  transfer(context_, staging.positions, input.positions);
-  transfer(context_, staging.document_start, input.document_start);
-  transfer(context_, staging.supervised, input.supervised);
-  transfer(context_, staging.targets, input.targets);
+  transfer(context, staging.ids, input.ids);
+  transfer(context, staging.positions, input.positions);
+  transfer(context, staging.document_start, input.document_start);
+  transfer(context, staging.supervised, input.supervised);
+  transfer(context, staging.targets, input.targets);
   input.num_supervised = staging.num_supervised;
   input.has_documents = staging.has_documents;
+}
+
+/// The unit's weights can be read from now on; those of the next one set out.
+void Stage::need(int64_t unit, Range units, bool is_forward) {
+  if (hooks_ == nullptr) return;
+  int64_t next = is_forward ? unit + 1 : unit - 1;
+  if (next < units.begin || next >= units.end() || (!is_forward && !is_block(next))) next = -1;
+  hooks_->need(unit, next);
+}
+
+void Stage::need_all(Range units) {
+  for (int64_t unit = units.begin; unit < units.end() && hooks_ != nullptr; ++unit) hooks_->need(unit, -1);
 }
 
 template <class Work>
 void Stage::as_graph(const GraphKey& key, const Work& work) {
   if (!is_launch_bound_) return work();
+  // What is recorded must not wait.
+  need_all(units_);
   // The first time libraries choose their algorithms; what is recorded the second time is what then runs.
   Captured& captured = graphs_[key];
   if (captured.uses++ == 0) return work();
-  if (!captured.graph) captured.graph.capture(*context_.stream, work);
-  captured.graph.launch(*context_.stream);
+  if (!captured.graph) captured.graph.capture(*workspace_.context.stream, work);
+  captured.graph.launch(*workspace_.context.stream);
 }
 
 void Stage::forward_layers(SlotActs& acts) {
+  Context& context = workspace_.context;
   if (has_embedding()) {
-    embedding_forward(context_, acts.input.ids, weights_.embedding, dims_.local.first_id,
-                      group_.addends(acts.x[0]));
-    group_.leave(acts.x[0]);
+    need(0, units_, true);
+    embedding_forward(context, acts.input.ids, weights_.embedding, workspace_.dims.local.first_id,
+                      workspace_.group.addends(acts.x[0]));
+    workspace_.group.leave(acts.x[0]);
   }
-  for (int block = 0; block < blocks(); ++block) {
-    const auto i = static_cast<size_t>(block);
-    block_forward(context_, block_env(block, acts.input), weights_.blocks[i], acts.input, acts.x[i],
-                  acts.blocks[i], scratch_, acts.x[i + 1]);
+  for (size_t i = 0; i < acts.blocks.size(); ++i) {
+    const int64_t unit = first_block_unit_ + static_cast<int64_t>(i);
+    need(unit, units_, true);
+    block_forward(context, block_env(unit, acts.input), weights_.blocks[i], acts.input, acts.x[i],
+                  acts.blocks[i], workspace_.scratch, acts.x[i + 1]);
   }
 }
 
-void Stage::forward(int slot, Pass pass, double loss_scale) {
+void Stage::forward(int slot, Pass pass, double loss_scale, int64_t loss) {
   SlotActs& acts = slots_[static_cast<size_t>(slot)];
-  as_graph({slot, false, 0, acts.input.has_documents}, [&] { forward_layers(acts); });
+  as_graph({slot, ActionKind::forward, units_.begin, units_.count, acts.input.has_documents},
+           [&] { forward_layers(acts); });
   if (!has_head()) return;
+  // The head is the last unit, but for its own copy of a tied table.
+  const int64_t head = spec_.L + 1;
+  for (int64_t unit = head; unit < units_.end(); ++unit) need(unit, units_, true);
   const HeadEnv env = head_env();
   const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
-  if (pass == Pass::evaluate) {
-    head_loss(context_, env, w, acts.input, acts.x.back(), head_scratch_);
-  } else {
-    HeadWeights dw{.norm = dweights_.final_norm, .table = dweights_.head};
-    head_loss_and_gradient(context_, env, w, acts.input, acts.x.back(), head_scratch_, loss_scale, acts.d,
-                           dw);
+  HeadScratch scratch = workspace_.head;
+  scratch.loss = slice(scratch.loss, {loss, 1});
+  if (pass == Pass::evaluate)
+    return head_loss(workspace_.context, env, w, acts.input, acts.x.back(), scratch);
+  HeadWeights dw{.norm = dweights_.final_norm, .table = dweights_.head};
+  if (hooks_ != nullptr) {
+    if (head_reads_embedding()) hooks_->open_gradients(0);
+    for (int64_t unit = head; unit < units_.end(); ++unit) hooks_->open_gradients(unit);
   }
+  head_loss_and_gradient(workspace_.context, env, w, acts.input, acts.x.back(), scratch, loss_scale, acts.d,
+                         dw);
+  for (int64_t unit = head; unit < units_.end() && hooks_ != nullptr; ++unit) hooks_->close_gradients(unit);
 }
 
-void Stage::backward(int slot, Range units) {
+void Stage::backward(int slot, Range units, ActionKind kind) {
   SlotActs& acts = slots_[static_cast<size_t>(slot)];
-  as_graph({slot, true, units.begin * (spec_.L + 3) + units.count, acts.input.has_documents},
-           [&] { backward_units(acts, units); });
+  as_graph({slot, kind, units.begin, units.count, acts.input.has_documents},
+           [&] { backward_units(acts, units, kind); });
 }
 
-void Stage::backward_units(SlotActs& acts, Range units) {
-  const int64_t first_block_unit = std::max(first_unit_, 1);
+void Stage::backward_block(SlotActs& acts, int64_t unit, ActionKind kind) {
+  Context& context = workspace_.context;
+  const size_t i = block_of(unit);
+  const BlockEnv env = block_env(unit, acts.input);
+  BlockActs& kept = acts.blocks[i];
+  const Tensor y = kind == ActionKind::backward ? Tensor{} : acts.x[i + 1];
+  if (kind == ActionKind::backward_weights)
+    return block_backward_weights(context, env, kept, workspace_.scratch, y, dweights_.blocks[i]);
+  block_again(context, env, weights_.blocks[i], acts.input, rules_.blocks[i], acts.x[i], kept,
+              workspace_.scratch);
+  block_backward(context, env, weights_.blocks[i], acts.input, acts.x[i], kept, workspace_.scratch, acts.d,
+                 dweights_.blocks[i], y);
+}
+
+void Stage::backward_units(SlotActs& acts, Range units, ActionKind kind) {
+  const bool has_weights = kind != ActionKind::backward_input;
   for (int64_t unit = units.end() - 1; unit >= units.begin; --unit) {
-    if (unit == spec_.L + 1) continue;  // the head's backward is part of its forward
-    if (unit == 0) {
-      const Tensor d = group_.enter(acts.d, scratch_.whole);
-      embedding_backward(context_, acts.input.ids, d, dims_.local.first_id, dweights_.embedding);
-      continue;
+    if (unit > spec_.L) continue;                              // the head's backward is part of its forward
+    const bool is_open = unit == 0 && head_reads_embedding();  // since the head added to it
+    if (is_block(unit)) need(unit, units, false);
+    if (hooks_ != nullptr && !is_open) hooks_->open_gradients(unit);
+    if (is_block(unit)) {
+      backward_block(acts, unit, kind);
+    } else if (has_weights) {
+      const Tensor d = workspace_.group.enter(acts.d, workspace_.scratch.whole);
+      embedding_backward(workspace_.context, acts.input.ids, d, workspace_.dims.local.first_id,
+                         dweights_.embedding);
     }
-    const auto i = static_cast<size_t>(unit - first_block_unit);
-    block_backward(context_, block_env(static_cast<int>(i), acts.input), weights_.blocks[i], acts.input,
-                   acts.x[i], acts.blocks[i], scratch_, acts.d, dweights_.blocks[i]);
+    if (hooks_ != nullptr) hooks_->close_gradients(unit);
   }
 }
 
 void Stage::logits(int slot, const std::function<void(int64_t first_row, Tensor logits)>& each) {
   const HeadWeights w{.norm = weights_.final_norm, .table = weights_.head};
-  head_logits(context_, head_env(), w, slots_[static_cast<size_t>(slot)].x.back(), head_scratch_, each);
-}
-
-void Stage::clear() {
-  fill(context_, gradients_, 0);
-  if (loss()) fill(context_, loss(), 0);
+  head_logits(workspace_.context, head_env(), w, slots_[static_cast<size_t>(slot)].x.back(), workspace_.head,
+              each);
 }
 
 }  // namespace ptrain

@@ -68,7 +68,7 @@ std::vector<WeightSpec> weights_of(const ModelSpec& spec, SequenceParallel seque
                                .shape = {spec.V, spec.C},
                                .layout = vocabulary},
                      .role = Role::head,
-                     .unit = head_unit,
+                     .unit = head_unit + (spec.is_tied ? 1 : 0),
                      .is_tied_copy = spec.is_tied});
   }
   return table;
@@ -91,20 +91,21 @@ LocalSizes local_sizes(const ModelSpec& spec, const Mesh& mesh, int rank) {
 namespace {
 
 /// A view of `count` placed weights that lie side by side, as one tensor of their joint rows.
-Tensor joint_view(const PlacedWeight& first, int64_t joint_rows, Tensor flat) {
+Tensor joint_view(const PlacedWeight& first, int64_t joint_rows, const FlatMemory& memory) {
   Shape shape = first.box.extent;
   shape.set(0, joint_rows);
-  return Tensor(static_cast<char*>(flat.data) + first.offset * size_bytes(flat.dtype), shape, flat.dtype,
-                flat.device);
+  return memory.at({first.offset, shape.numel()}).reshaped(shape);
 }
 
 }  // namespace
 
-StageWeights bind_weights(const std::vector<PlacedWeight>& placed, Tensor flat, int first_block, int blocks) {
+StageWeights bind_weights(const std::vector<PlacedWeight>& placed, Range units, const FlatMemory& memory,
+                          int first_block, int blocks) {
   StageWeights stage;
   stage.blocks.resize(static_cast<size_t>(blocks));
   for (size_t i = 0; i < placed.size(); ++i) {
     const PlacedWeight& weight = placed[i];
+    if (weight.spec.unit < units.begin || weight.spec.unit >= units.end()) continue;
     int64_t joint_rows = weight.box.extent[0];
     int64_t end = weight.offset + weight.box.numel();
     if (weight.spec.fusion != 0) {
@@ -114,7 +115,7 @@ StageWeights bind_weights(const std::vector<PlacedWeight>& placed, Tensor flat, 
         end += placed[j].box.numel();
       }
     }
-    const Tensor view = joint_view(weight, joint_rows, flat);
+    const Tensor view = joint_view(weight, joint_rows, memory);
     const bool is_block = weight.spec.unit >= first_block + 1 && weight.spec.unit <= first_block + blocks;
     BlockWeights* block =
         is_block ? &stage.blocks[static_cast<size_t>(weight.spec.unit - 1 - first_block)] : nullptr;

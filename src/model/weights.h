@@ -7,6 +7,7 @@
 
 #include "kernels/base/tensor.h"
 #include "parallel/plan/layout.h"
+#include "parallel/run/flat_memory.h"
 #include "src/model/spec.h"
 
 namespace ptrain {
@@ -39,7 +40,7 @@ enum class Role {
 struct WeightSpec {
   Piece piece;
   Role role = Role::embedding;
-  int unit = 0;    // 0 the embedding, 1 … L the blocks, L + 1 the head
+  int unit = 0;    // 0 the embedding, 1 … L the blocks, L + 1 the head, L + 2 its copy of a tied table
   int fusion = 0;  // neighbours in the table with one non-zero number lie side by side in memory: one product
   Init init = Init::normal;
   bool decays = true;
@@ -89,7 +90,9 @@ struct PlacedWeight {
   int64_t offset = 0;  // elements into the flat buffer
 };
 
-/// Views into `flat` (1-dimensional) of a stage that holds blocks [first_block, first_block + blocks).
-StageWeights bind_weights(const std::vector<PlacedWeight>& placed, Tensor flat, int first_block, int blocks);
+/// Views into `memory` of the weights of a stage: of `units`, with blocks [first_block, first_block +
+/// blocks).
+StageWeights bind_weights(const std::vector<PlacedWeight>& placed, Range units, const FlatMemory& memory,
+                          int first_block, int blocks);
 
 }  // namespace ptrain

@@ -11,8 +11,11 @@ constexpr auto share_of_rows = Rows::share;
 /// The tables here say the same as visit() in activations.cpp; a test compares them with what a stage takes.
 class WorkloadMaker {
  public:
-  WorkloadMaker(const ModelSpec& spec, bool is_sequence_parallel, int pipeline, DType dtype)
-      : spec_(spec), is_sequence_parallel_(is_sequence_parallel), pipeline_(pipeline), dtype_(dtype) {}
+  WorkloadMaker(const ModelSpec& spec, bool is_sequence_parallel, bool has_tied_copy, DType dtype)
+      : spec_(spec),
+        is_sequence_parallel_(is_sequence_parallel),
+        has_tied_copy_(has_tied_copy),
+        dtype_(dtype) {}
 
   Workload make() const {
     Workload workload;
@@ -22,6 +25,7 @@ class WorkloadMaker {
     workload.units.push_back(embedding());
     for (int64_t block = 0; block < spec_.L; ++block) workload.units.push_back(this->block(block));
     workload.units.push_back(head());
+    if (has_tied_copy_) workload.units.push_back({.name = "tied table", .kind = UnitKind::table});
     // In the order and the grants of Stage.
     workload.inputs = {{.name = "ids", .columns = 1, .dtype = DType::i32},
                        {.name = "positions", .columns = 1, .dtype = DType::i32},
@@ -32,7 +36,7 @@ class WorkloadMaker {
         {.name = "angles", .columns = spec_.D, .dtype = wide(dtype_), .rows = Rows::time});
     workload.boundary.push_back({.name = "x", .columns = spec_.C, .dtype = dtype_, .rows = share_of_rows});
     const auto parallel = is_sequence_parallel_ ? SequenceParallel::on : SequenceParallel::off;
-    for (WeightSpec& weight : weights_of(spec_, parallel, spec_.is_tied && pipeline_ > 1)) {
+    for (WeightSpec& weight : weights_of(spec_, parallel, has_tied_copy_)) {
       workload.units[static_cast<size_t>(weight.unit)].pieces.push_back(
           {.piece = std::move(weight.piece), .fusion = weight.fusion, .is_tied_copy = weight.is_tied_copy});
     }
@@ -42,7 +46,7 @@ class WorkloadMaker {
  private:
   Unit embedding() const {
     Unit unit{.name = "embedding", .kind = UnitKind::embedding};
-    unit.collectives = {leave("embedding"), enter_backward("embedding")};
+    unit.collectives = {leave("embedding"), of_weights(enter_backward("embedding"))};
     drop_empty(unit.collectives);
     return unit;
   }
@@ -55,6 +59,7 @@ class WorkloadMaker {
     const auto products = static_cast<double>(C * D * (2 * H + 2 * K) + 3 * C * F);
     unit.forward_flops = 2 * products;
     unit.backward_flops = 4 * products;
+    unit.again_flops = unit.forward_flops - 2 * static_cast<double>(C * F);  // all but the down-projection
     const auto add = [&](std::vector<RowTensor>& to, const char* name, int64_t columns, Rows rows,
                          std::optional<Split> split = std::nullopt) {
       to.push_back({.name = name, .columns = columns, .dtype = dtype_, .rows = rows, .split = split});
@@ -83,6 +88,16 @@ class WorkloadMaker {
     add(unit.kept, "gate", F, all_rows, Split{.dim = 0});
     unit.kept.back().joins_next = true;
     add(unit.kept, "up", F, all_rows, Split{.dim = 0});
+    add(unit.kept, "act", F, all_rows, Split{.dim = 0});
+    // The same table as the run's; q, k, v and gate, up are one tensor there.
+    size_t next = 1;  // behind x
+    for (const BlockActsRow& row : block_acts_table()) {
+      for (bool is_joined = true; is_joined; ++next) {
+        is_joined = unit.kept[next].joins_next;
+        unit.kept[next].made_again = row.made_again;
+        unit.kept[next].is_for_halves = row.is_for_halves;
+      }
+    }
     if (is_sequence_parallel_) {
       add(unit.scratch, "whole", C, all_rows);
       add(unit.scratch, "partial", C, all_rows);
@@ -93,15 +108,17 @@ class WorkloadMaker {
     add_qkv(unit.scratch, "dq", "dk", "dv");
     add(unit.scratch, "dattention", H * D, all_rows, q_heads);
     add_statistic(unit.scratch, "delta", H, Rows::exact, Split{.dim = 0});
-    unit.collectives = {enter("attention in"),
-                        leave("attention out"),
-                        enter("mlp in"),
+    unit.collectives = {again(enter("attention in")),
+                        again(leave("attention out")),
+                        again(enter("mlp in")),
                         leave("mlp out"),
                         enter_backward("mlp out"),
-                        enter_again("mlp in"),
+                        of_weights(enter_backward("mlp out"), true),
+                        of_weights(enter_backward("mlp in")),
                         leave_backward("mlp in"),
                         enter_backward("attention out"),
-                        enter_again("attention in"),
+                        of_weights(enter_backward("attention out"), true),
+                        of_weights(enter_backward("attention in")),
                         leave_backward("attention in")};
     drop_empty(unit.collectives);
     return unit;
@@ -136,7 +153,6 @@ class WorkloadMaker {
     return {.name = name, .kind = kind, .is_backward = is_backward, .columns = spec_.C, .dtype = dtype_};
   }
   Collective enter(const char* name) const { return gather(name, false); }
-  Collective enter_again(const char* name) const { return gather(name, true); }
   Collective enter_backward(const char* name) const { return gather(name, true); }
   Collective leave(const char* name) const { return sum(name, false); }
   Collective leave_backward(const char* name) const { return sum(name, true); }
@@ -150,20 +166,30 @@ class WorkloadMaker {
         name, is_sequence_parallel_ ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
         is_backward);
   }
+  static Collective again(Collective collective) {
+    collective.is_made_again = true;
+    return collective;
+  }
+  static Collective of_weights(Collective collective, bool is_for_halves = false) {
+    collective.is_of_weights = true;
+    collective.is_for_halves = is_for_halves;
+    return collective;
+  }
   static void drop_empty(std::vector<Collective>& collectives) {
     std::erase_if(collectives, [](const Collective& collective) { return collective.columns == 0; });
   }
 
   const ModelSpec& spec_;
   bool is_sequence_parallel_;
-  int pipeline_;
+  bool has_tied_copy_;
   DType dtype_;
 };
 
 }  // namespace
 
-Workload workload_of(const ModelSpec& spec, SequenceParallel sequence_parallel, int pipeline, DType dtype) {
-  return WorkloadMaker(spec, sequence_parallel == SequenceParallel::on, pipeline, dtype).make();
+Workload workload_of(const ModelSpec& spec, SequenceParallel sequence_parallel, int stages, DType dtype) {
+  return WorkloadMaker(spec, sequence_parallel == SequenceParallel::on, spec.is_tied && stages > 1, dtype)
+      .make();
 }
 
 }  // namespace ptrain

@@ -8,8 +8,8 @@
 
 namespace ptrain {
 
-/// `pipeline`: stages; more than one makes a tied embedding's copy in the head. `dtype`: of activations.
-Workload workload_of(const ModelSpec& spec, SequenceParallel sequence_parallel, int pipeline,
+/// `stages`: more than one makes a tied embedding's copy for the head. `dtype`: of activations.
+Workload workload_of(const ModelSpec& spec, SequenceParallel sequence_parallel, int stages,
                      DType dtype = DType::f32);
 
 }  // namespace ptrain

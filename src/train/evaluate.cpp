@@ -120,6 +120,8 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
     config.data.sequence_length = std::min(spec.max_positions, longest(*dataset));
   if (!loaded.is_set("batch.global"))
     config.batch.global = config.batch.micro * data_ranks(config, world.size());
+  // Nothing is updated: there is no state to share out, and every rank keeps what it computes with.
+  config.parallel.zero = std::min(config.parallel.zero, 1);
   std::optional<Plan> plan;
   std::optional<Batches> rows;
   agreed(world, [&] {
@@ -133,8 +135,8 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   const Batches& batches = *rows;
 
   Trainer trainer(spec, config.optimizer, *plan, world, device, Pass::evaluate);
-  load_weights(world, *directory, trainer.stage().placed(), trainer.stage().context(),
-               trainer.stage().parameters());
+  load_weights(world, *directory, trainer.model().placed(), trainer.model().context(),
+               trainer.model().parameters());
   const int64_t steps = batches.steps_per_epoch(0);
   if (logits_file.empty()) return {.evaluation = trainer.evaluate(batches, steps), .rows = dataset->size()};
 

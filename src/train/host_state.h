@@ -16,11 +16,14 @@ class HostState {
   /// Brings the trainer's state here. weights() holds master values on the rank's own segments (see
   /// Optimizer), elsewhere what the layers read.
   void get();
-  /// Brings what is here to the trainer; weights() must be whole.
+  /// Brings what is here to the trainer; all that the rank holds must be there.
   void put();
 
-  Tensor weights() const { return weights_.view(); }  // (stage layout's elements) f32
-  Tensor m() const { return m_.view(); }              // (optimizer's state elements) f32, as v
+  /// f32, what the rank holds of the layout's elements: all, or under ZeRO-3 those of its segments.
+  const FlatMemory& weights() const { return map_; }
+  /// Takes over what the rank holds of a weight; values: its whole local box, f32.
+  void set(const PlacedWeight& weight, Tensor values) const;
+  Tensor m() const { return m_.view(); }  // (optimizer's state elements) f32, as v
   Tensor v() const { return v_.view(); }
 
  private:
@@ -29,6 +32,7 @@ class HostState {
   Trainer& trainer_;
   Parts parts_;
   HostFlat weights_, m_, v_;
+  FlatMemory map_;
 };
 
 }  // namespace ptrain

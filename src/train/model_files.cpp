@@ -1,7 +1,7 @@
 #include "src/train/model_files.h"
 
 #include "parallel/comm/agree.h"
-#include "parallel/run/grad_sync.h"
+#include "parallel/run/flat_memory.h"
 #include "src/model/host_flat.h"
 #include "src/model/init.h"
 #include "src/train/state_files.h"
@@ -34,15 +34,25 @@ void load_weights(Communicator& world, const HfDir& directory, const std::vector
 
 void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer) {
   HostState state(trainer, HostState::Parts::weights);
-  load_weights(world, directory, trainer.stage().placed(), state.weights());
+  std::vector<WantedSlice> wanted;
+  for (const StateSlice& slice : slices_to_load(trainer, state)) {
+    if (slice.weight)
+      wanted.push_back(
+          {.name = slice.name, .shape = slice.shape, .slice = slice.slice, .destination = slice.weight});
+  }
+  load_slices(world, source_of(directory), wanted);
   state.put();
 }
 
 void initialise_weights(uint64_t seed, Trainer& trainer) {
   HostState state(trainer, HostState::Parts::weights);
-  const Stage& stage = trainer.stage();
-  for (const PlacedWeight& weight : stage.placed())
-    initialise(weight, seed, stage.spec().init_range, state.weights());
+  for (const PlacedWeight& weight : trainer.model().placed()) {
+    const OwnedTensor box({weight.box.numel()}, DType::f32);
+    PlacedWeight alone = weight;
+    alone.offset = 0;
+    initialise(alone, seed, trainer.model().spec().init_range, box.view);
+    state.set(weight, box.view);
+  }
   state.put();
 }
 

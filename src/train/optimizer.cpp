@@ -1,8 +1,6 @@
 #include "src/train/optimizer.h"
 
 #include "kernels/ops/elementwise.h"
-#include "parallel/run/grad_sync.h"
-
 namespace ptrain {
 
 Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& placed, int zero,
@@ -12,13 +10,15 @@ Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& 
     // Norms are taken on the shard in either mode: after the sum all data ranks hold the same, so each counts
     // its part.
     for (Range range : counted_in(layout, shard)) counted_.push_back(range);
+    // State lies in the order of the flat layout, all of it or shard behind shard.
     const Range mine = zero == 0 ? layout.buckets[bucket].elements : shard;
+    const int64_t state = zero == 0 ? mine.begin : compact_shard(layout, static_cast<int>(bucket)).begin;
     for (size_t weight = 0; weight < placed.size(); ++weight) {
       const Range elements = intersection(mine, {placed[weight].offset, placed[weight].box.numel()});
       if (elements.count == 0) continue;
       segments_.push_back({.weight = static_cast<int>(weight),
                            .elements = elements,
-                           .state = state_elements_ + elements.begin - mine.begin,
+                           .state = state + elements.begin - mine.begin,
                            .decays = placed[weight].spec.decays});
     }
     state_elements_ += mine.count;
@@ -31,18 +31,18 @@ void Optimizer::bind(Tensor m, Tensor v, Tensor master) {
   master_ = master;
 }
 
-void Optimizer::sum_of_squares(Context& context, Tensor gradients, Tensor sum) const {
-  for (Range range : counted_) ptrain::sum_of_squares(context, slice(gradients, range), sum);
+void Optimizer::sum_of_squares(Context& context, const FlatMemory& gradients, Tensor sum) const {
+  for (Range range : counted_) ptrain::sum_of_squares(context, gradients.at(range), sum);
 }
 
-void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, Tensor parameters,
-                       Tensor gradients) const {
+void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,
+                       const FlatMemory& gradients) const {
   for (const UpdateSegment& segment : segments_) {
     AdamWStep with_decay = step;
     if (!segment.decays) with_decay.weight_decay = 0;
     const Range state{segment.state, segment.elements.count};
-    adamw(context, with_decay, scale, slice(parameters, segment.elements),
-          master_ ? slice(master_, state) : Tensor{}, slice(gradients, segment.elements), slice(m_, state),
+    adamw(context, with_decay, scale, parameters.at(segment.elements),
+          master_ ? slice(master_, state) : Tensor{}, gradients.at(segment.elements), slice(m_, state),
           slice(v_, state));
   }
 }

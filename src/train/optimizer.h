@@ -19,7 +19,7 @@ struct UpdateSegment {
 
 class Optimizer {
  public:
-  /// zero 0: this rank updates everything; 1: its shard of each bucket.
+  /// zero 0: this rank updates everything; else its shard of each bucket.
   Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& placed, int zero, int data_coordinate);
 
   /// Elements of each of the two moments.
@@ -33,10 +33,10 @@ class Optimizer {
 
   /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
   /// Added to `sum`: (1) f64.
-  void sum_of_squares(Context& context, Tensor gradients, Tensor sum) const;
+  void sum_of_squares(Context& context, const FlatMemory& gradients, Tensor sum) const;
   /// Updates this rank's segments.   scale: see adamw()
-  void update(Context& context, const AdamWStep& step, Tensor scale, Tensor parameters,
-              Tensor gradients) const;
+  void update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,
+              const FlatMemory& gradients) const;
 
  private:
   std::vector<UpdateSegment> segments_;

@@ -1,6 +1,5 @@
 #include "src/train/state_files.h"
 
-#include "parallel/run/grad_sync.h"
 #include "src/train/model_files.h"
 
 namespace ptrain {
@@ -29,18 +28,18 @@ void add_moments(const HostState& state, const UpdateSegment& segment, const Pla
 
 std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& state) {
   const Plan& plan = trainer.plan();
-  const Stage& stage = trainer.stage();
+  const Model& model = trainer.model();
   const Coordinate at = trainer.coordinate();
   std::vector<StateSlice> slices;
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
-    const PlacedWeight& weight = stage.placed()[static_cast<size_t>(segment.weight)];
+    const PlacedWeight& weight = model.placed()[static_cast<size_t>(segment.weight)];
     if (weight.spec.is_tied_copy) continue;
     const auto counted =
         counted_box(weight.spec.piece.shape, weight.spec.piece.layout, plan.mesh, trainer.rank());
     if (!counted) continue;
-    // ZeRO-1: the data ranks' segments tile the weight. ZeRO-0: each holds all of it and saves its part.
+    // The data ranks' segments tile the weight. ZeRO-0: each holds all of it and saves its part.
     Range mine{segment.elements.begin - weight.offset, segment.elements.count};
-    if (plan.parallel.zero == 0) {
+    if (plan.zero == 0) {
       const Range part = part_of(mine.count, at.data, plan.mesh.data);
       mine = {mine.begin + part.begin, part.count};
     }
@@ -48,7 +47,7 @@ std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& 
       const Range range = intersection(mine, inside);
       if (range.count == 0) continue;
       StateSlice& out = slices.emplace_back(slice_of(weight, range));
-      out.weight = slice(state.weights(), {weight.offset + range.begin, range.count});
+      out.weight = state.weights().at({weight.offset + range.begin, range.count});
       add_moments(state, segment, weight, out);
     }
   }
@@ -56,16 +55,19 @@ std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& 
 }
 
 std::vector<StateSlice> slices_to_load(const Trainer& trainer, const HostState& state) {
-  const Stage& stage = trainer.stage();
+  const Model& model = trainer.model();
   std::vector<StateSlice> slices;
-  for (const PlacedWeight& weight : stage.placed()) {
+  const bool holds_all = model.held_parameters() == Held::whole;
+  for (const PlacedWeight& weight : model.placed()) {
+    if (!holds_all) break;
     StateSlice& out = slices.emplace_back(slice_of(weight, {0, weight.box.numel()}));
-    out.weight = slice(state.weights(), {weight.offset, weight.box.numel()});
+    out.weight = state.weights().at({weight.offset, weight.box.numel()});
   }
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
-    const PlacedWeight& weight = stage.placed()[static_cast<size_t>(segment.weight)];
+    const PlacedWeight& weight = model.placed()[static_cast<size_t>(segment.weight)];
     StateSlice& out = slices.emplace_back(
         slice_of(weight, {segment.elements.begin - weight.offset, segment.elements.count}));
+    if (!holds_all) out.weight = state.weights().at(segment.elements);
     add_moments(state, segment, weight, out);
   }
   return slices;

@@ -1,5 +1,6 @@
 #include "src/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -18,9 +19,27 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Of the step: loss and square sum of the gradients, then what multiplies the gradients.
-constexpr int64_t num_scalars = 3;
-constexpr Range sums_range{0, 2}, scale_range{2, 1};
+// Of the step: losses and the square sum of the gradients, then what multiplies the gradients.
+int64_t num_scalars(const Plan& plan) {
+  return plan.losses() + 2;
+}
+Range losses_range(const Plan& plan) {
+  return {0, plan.losses()};
+}
+Range sums_range(const Plan& plan) {
+  return {0, plan.losses() + 1};
+}
+/// The last loss and the square sum: what decides about the update. A loss that is not finite shows in the
+/// gradients too.
+Range decision_range(const Plan& plan) {
+  return {plan.losses() - 1, 2};
+}
+Range squares_range(const Plan& plan) {
+  return {plan.losses(), 1};
+}
+Range scale_range(const Plan& plan) {
+  return {plan.losses() + 1, 1};
+}
 
 Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
   return comm != nullptr && comm->size() > 1 ? comm.get() : nullptr;
@@ -36,31 +55,34 @@ MeshComms comms_for(Communicator& world, const Plan& plan, const RunDevice& devi
   return make_device_comms(world, plan.mesh, device.context.device, *device.context.stream, options);
 }
 
-/// Forwards of every micro-batch and their transfers; slots in turn, since nothing waits for a backward.
+/// Forwards of every micro-batch, in the slots that training has.
 std::vector<Action> forward_program(const Plan& plan, int position) {
-  Schedule schedule{.name = "forward", .micros = plan.micros};
-  for (int p = 0; p < plan.map.positions(); ++p) {
-    auto& program = schedule.programs.emplace_back();
-    for (int micro = 0; micro < plan.micros; ++micro)
-      program.push_back({.kind = ActionKind::forward, .micro = micro});
-  }
-  schedule = with_transfers(std::move(schedule), plan.map);
-  auto program = schedule.programs.at(static_cast<size_t>(position));
-  const int slots = plan.slots.at(static_cast<size_t>(position)).at(0);
-  for (Action& action : program) action.slot = action.micro % slots;
-  return program;
-}
-
-/// The weight that both ends of the pipeline hold, as a range of this stage's flat gradients.
-Range tied_range(const Stage& stage) {
-  for (const PlacedWeight& weight : stage.placed()) {
-    if (weight.spec.role == Role::embedding || weight.spec.is_tied_copy)
-      return {weight.offset, weight.box.numel()};
-  }
-  return {};
+  int at_once = plan.slots.front().front();
+  for (const std::vector<int>& chunks : plan.slots)
+    at_once = std::min(at_once, *std::ranges::min_element(chunks));
+  return forwards_of(plan.map, plan.micros, at_once).programs.at(static_cast<size_t>(position));
 }
 
 }  // namespace
+
+/// Parameters and gradients that come and go with the units.
+class Trainer::Hooks : public UnitHooks {
+ public:
+  explicit Hooks(Trainer& trainer) : trainer_(trainer) {}
+
+  void need(int64_t unit, int64_t next) override { trainer_.parameters_.need(unit, next); }
+  void open_gradients(int64_t unit) override {
+    if (trainer_.plan_.has_unit_gradients()) trainer_.gradients_.open(bucket_of(unit));
+  }
+  void close_gradients(int64_t unit) override {
+    if (trainer_.plan_.has_unit_gradients()) trainer_.gradients_.close(bucket_of(unit));
+  }
+
+ private:
+  int bucket_of(int64_t unit) const { return trainer_.model_.layout().bucket_of_unit(unit); }
+
+  Trainer& trainer_;
+};
 
 /// What the pipeline's actions mean for this rank.
 class Trainer::Work : public StageWork {
@@ -69,23 +91,27 @@ class Trainer::Work : public StageWork {
       : trainer_(trainer), pass_(pass), loss_scale_(loss_scale) {}
 
   void forward(const Action& action) override {
-    trainer_.stage_.load(action.slot, trainer_.staging_[static_cast<size_t>(action.micro)]);
-    trainer_.stage_.forward(action.slot, pass_, loss_scale_);
-    if (trainer_.shows_logits_ != nullptr && trainer_.stage_.has_head())
-      trainer_.show_logits(action.slot, action.micro);
+    Stage& stage = stage_of(action);
+    stage.load(action.slot, trainer_.staging_[static_cast<size_t>(action.micro)]);
+    stage.forward(action.slot, pass_, loss_scale_, trainer_.loss_of(action.micro));
+    if (trainer_.shows_logits_ != nullptr && stage.has_head())
+      trainer_.show_logits(stage, action.slot, action.micro);
   }
   void backward(const Action& action) override {
-    const FlatLayout& layout = trainer_.stage_.layout();
-    trainer_.stage_.backward(action.slot, action.bucket < 0
-                                              ? layout.units
-                                              : layout.buckets.at(static_cast<size_t>(action.bucket)).units);
+    Stage& stage = stage_of(action);
+    const Range units =
+        action.bucket < 0 ? stage.units() : stage.bucket_units().at(static_cast<size_t>(action.bucket));
+    stage.backward(action.slot, units, action.kind);
   }
   void hand(const Action& action) override {
-    fail(ExitCode::defect, "{} on a rank with one stage", to_string(action));
+    const Stage& from = stage_of(action);
+    const Stage& to = trainer_.model_.stage(action.to_chunk);
+    if (action.kind == ActionKind::hand_activation)
+      return copy(trainer_.context_, from.output(action.slot), to.input(action.to_slot));
+    copy(trainer_.context_, from.gradient(action.slot), to.gradient(action.to_slot));
   }
-  void reduce(const Action& action) override { trainer_.sync_.start(action.bucket); }
-  void add_tied(const Action&) override {
-    add(trainer_.context_, trainer_.tied_, slice(trainer_.stage_.gradients(), tied_range(trainer_.stage_)));
+  void reduce(const Action& action) override {
+    trainer_.gradients_.start(trainer_.model_.layout().bucket_of(action.chunk, action.bucket));
   }
   std::span<const Tensor> tensors(const Action& action) override {
     bundle_ = tensor_of(action);
@@ -93,19 +119,16 @@ class Trainer::Work : public StageWork {
   }
 
  private:
+  Stage& stage_of(const Action& action) const { return trainer_.model_.stage(action.chunk); }
   Tensor tensor_of(const Action& action) const {
     switch (action.kind) {
       case ActionKind::send_activation:
-        return trainer_.stage_.output(action.slot);
+        return stage_of(action).output(action.slot);
       case ActionKind::receive_activation:
-        return trainer_.stage_.input(action.slot);
+        return stage_of(action).input(action.slot);
       case ActionKind::send_gradient:
       case ActionKind::receive_gradient:
-        return trainer_.stage_.gradient(action.slot);
-      case ActionKind::send_tied:
-        return slice(trainer_.stage_.gradients(), tied_range(trainer_.stage_));
-      case ActionKind::receive_tied:
-        return trainer_.tied_;
+        return stage_of(action).gradient(action.slot);
       default:
         fail(ExitCode::defect, "{} carries no message", to_string(action));
     }
@@ -125,30 +148,31 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       rank_(world.rank()),
       context_(device.context),
       comms_(comms_for(world, plan_, device)),
-      stage_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context_, use),
-      sync_(plan_.workload, stage_.layout(), plan_.mesh, plan_.parallel.zero, coordinate().data,
-            unless_alone(comms_.tensor), unless_alone(comms_.data)),
-      optimizer_(stage_.layout(), stage_.placed(), plan_.parallel.zero, coordinate().data),
+      model_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context_, use),
+      gradients_(plan_, model_.layout(), coordinate().data, unless_alone(comms_.tensor),
+                 unless_alone(comms_.data)),
+      parameters_(plan_, model_.layout(), coordinate().data, unless_alone(comms_.data)),
+      tied_(plan_, model_.layout(), rank_, comms_.pipeline.get()),
+      hooks_(std::make_unique<Hooks>(*this)),
+      optimizer_(model_.layout(), model_.placed(), plan_.zero, coordinate().data),
       train_(plan_.program(rank_), comms_.pipeline.get()),
       evaluate_(forward_program(plan_, coordinate().pipeline), comms_.pipeline.get()) {
-  const int64_t tied =
-      plan_.is_tied_apart && (stage_.has_embedding() || stage_.has_head()) ? tied_range(stage_).count : 0;
-  context_.scratch = stage_.context().scratch;
+  context_.scratch = model_.context().scratch;
   const StateTypes& types = plan_.parallel.types;
-  Tensor m, v, master, staging;
+  Tensor m, v, master, staging, tied;
   const auto grant = [&](const VisitTensor& each) {
-    each("scalars", scalars_, {num_scalars}, DType::f64);
+    each("scalars", scalars_, {num_scalars(plan_)}, DType::f64);
     if (use == Pass::evaluate) return;
     each("m", m, {optimizer_.state_elements()}, types.moments);
     each("v", v, {optimizer_.state_elements()}, types.moments);
     if (types.master != types.param) each("master", master, {optimizer_.state_elements()}, types.master);
-    each("replica sums", staging, {sync_.staging_elements()}, types.grad);
-    each("tied", tied_, {tied}, types.grad);
+    each("replica sums", staging, {gradients_.staging_elements()}, types.grad);
+    each("tied", tied, {tied_.received_elements()}, types.grad);
   };
   int64_t bytes = 0;
   grant(add_up(bytes));
   arena_ = Arena(bytes, context_.device);
-  host_scalars_ = Buffer::staging(num_scalars * size_bytes(DType::f64), context_.device);
+  host_scalars_ = Buffer::staging(num_scalars(plan_) * size_bytes(DType::f64), context_.device);
   grant(take_from(arena_, ""));
   // The plan that was printed is the run that happens, to the byte.
   if (use == Pass::train) {
@@ -156,20 +180,26 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
     check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
   }
   // What the step sends lies in these two. On a CPU, and staged, there is nothing to make known.
-  register_memory(comms_, stage_.arena().data(), stage_.arena().capacity_bytes());
+  register_memory(comms_, model_.arena().data(), model_.arena().capacity_bytes());
   optimizer_.bind(m, v, master);
   loss_scale_.is_used = types.param == DType::f16;
-  for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(stage_.make_staging());
-  sync_.bind(stage_.gradients(), staging, context_.stream);
+  for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(model_.make_staging());
+  parameters_.bind(model_.owned_parameters(), model_.read_parameters());
+  gradients_.bind(model_.written_gradients(), model_.summed_gradients(), staging, context_);
+  tied_.bind(model_.summed_gradients(), tied);
+  if (comms_.data->size() > 1 || plan_.has_unit_gradients()) model_.set_hooks(hooks_.get());
 }
 
-Trainer::~Trainer() = default;
+Trainer::~Trainer() {
+  // Nobody waits for parameters that are still under way when a run ends.
+  parameters_.finish();
+}
 
 void Trainer::load_rows(const Batches& batches, int64_t step) {
   rows_.clear();
   for (int micro = 0; micro < plan_.micros; ++micro) {
     const MicroBatch& rows = rows_.emplace_back(batches.micro_batch(step, coordinate().data, micro));
-    stage_.fill_staging({rows.ids, rows.targets, rows.positions, rows.document_start},
+    model_.fill_staging({rows.ids, rows.targets, rows.positions, rows.document_start},
                         staging_[static_cast<size_t>(micro)]);
   }
 }
@@ -193,7 +223,7 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     counts[0] += rows.supervised;
     counts[1] += rows.tokens;
   }
-  comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
+  sum_over_data(counts);
   StepResult result{.step = step,
                     .learning_rate = learning_rate(rules_, step, steps),
                     .supervised_tokens = counts[0],
@@ -202,15 +232,18 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   result.is_skipped = counts[0] == 0;
   if (!result.is_skipped) {
     // 2. Forward and backward; buckets are summed over the data axis as they become whole.
-    stage_.clear();
+    model_.clear();
     play(train_, Pass::train, loss_scale_.value() / static_cast<double>(counts[0]));
     const double sync_s = now_s();
-    sync_.finish();
+    gradients_.finish();
+    tied_.run(context_);
+    gradients_.gather();
     waited_s_ += now_s() - sync_s;
     // 3. Loss and norm, and with them the decision whether there is an update: made where the sums lie.
     sum_up(Pass::train);
-    gradient_scale(context_, slice(scalars_, sums_range), rules_.clip_grad_norm, loss_scale_.value(),
-                   slice(scalars_, scale_range));
+    const Tensor scale = slice(scalars_, scale_range(plan_));
+    gradient_scale(context_, slice(scalars_, decision_range(plan_)), rules_.clip_grad_norm,
+                   loss_scale_.value(), scale);
     // 4. Update.
     const AdamWStep update{.learning_rate = result.learning_rate,
                            .beta1 = rules_.betas[0],
@@ -218,13 +251,12 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
                            .epsilon = rules_.epsilon,
                            .weight_decay = rules_.weight_decay,
                            .update = updates_ + 1};
-    optimizer_.update(context_, update, slice(scalars_, scale_range), stage_.parameters(),
-                      stage_.gradients());
-    exchange_parameters();
+    optimizer_.update(context_, update, scale, model_.owned_parameters(), model_.summed_gradients());
+    parameters_.start();
     // 5. The one time that the host waits for a GPU.
-    const std::span<const double> sums = read_scalars();
-    result.loss = sums[0] / static_cast<double>(counts[0]);
-    result.grad_norm = std::sqrt(sums[1]) / loss_scale_.value();
+    const Sums sums = read_sums();
+    result.loss = sums.loss / static_cast<double>(counts[0]);
+    result.grad_norm = std::sqrt(sums.squares) / loss_scale_.value();
     const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
     check(is_finite || loss_scale_.may_shrink(), ExitCode::numerical,
           "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
@@ -242,40 +274,45 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   return result;
 }
 
-/// Loss and square sum of the gradients over the mesh, each part once: the loss lies on the last stage's
+/// Sums over the data axis; each of its ranks speaks once. Not on the communicator of the data axis, where
+/// parameters may be under way.
+void Trainer::sum_over_data(std::array<int64_t, 2>& counts) {
+  if (coordinate().tensor != 0 || coordinate().pipeline != 0) counts = {};
+  comms_.world->all_reduce(Tensor(counts.data(), {2}, DType::i64));
+}
+
+/// Which element of the loss a micro-batch adds to: its own where each has one, over all data ranks.
+int64_t Trainer::loss_of(int micro) const {
+  return plan_.losses() == 1 ? 0 : int64_t{coordinate().data} * plan_.micros + micro;
+}
+
+/// Losses and square sum of the gradients over the mesh, each part once: the losses lie on the last stage's
 /// first tensor ranks.
 void Trainer::sum_up(Pass pass) {
   fill(context_, scalars_, 0);
-  if (stage_.loss() && coordinate().tensor == 0) copy(context_, stage_.loss(), slice(scalars_, {0, 1}));
-  if (pass == Pass::train) optimizer_.sum_of_squares(context_, stage_.gradients(), slice(scalars_, {1, 1}));
-  comms_.world->all_reduce(slice(scalars_, sums_range));
+  if (model_.loss() && coordinate().tensor == 0)
+    copy(context_, model_.loss(), slice(scalars_, losses_range(plan_)));
+  if (pass == Pass::train)
+    optimizer_.sum_of_squares(context_, model_.summed_gradients(), slice(scalars_, squares_range(plan_)));
+  comms_.world->all_reduce(slice(scalars_, sums_range(plan_)));
 }
 
-std::span<const double> Trainer::read_scalars() {
-  const Tensor host(host_scalars_.data(), {num_scalars}, DType::f64);
+Trainer::Sums Trainer::read_sums() {
+  const Tensor host(host_scalars_.data(), {num_scalars(plan_)}, DType::f64);
   transfer(context_, scalars_, host);
   if (context_.stream != nullptr) context_.stream->synchronize();
-  return host.span<const double>();
+  const auto numbers = host.span<const double>();
+  Sums sums{.squares = numbers[static_cast<size_t>(plan_.losses())]};
+  for (double loss : numbers.first(static_cast<size_t>(plan_.losses()))) sums.loss += loss;
+  return sums;
 }
 
-void Trainer::exchange_parameters() {
-  if (plan_.parallel.zero == 0 || comms_.data->size() == 1) return;
-  const double begin_s = now_s();
-  const FlatLayout& layout = stage_.layout();
-  for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
-    comms_.data->all_gather(
-        slice(stage_.parameters(), shard_of(layout, static_cast<int>(bucket), coordinate().data)),
-        slice(stage_.parameters(), layout.buckets[bucket].elements));
-  }
-  waited_s_ += now_s() - begin_s;
-}
-
-void Trainer::show_logits(int slot, int micro) {
+void Trainer::show_logits(Stage& stage, int slot, int micro) {
   const int64_t V = spec_.V;
   const int tensor = plan_.mesh.tensor;
   Context host = host_context(context_);
-  OwnedTensor all({stage_.dims().N, V}, DType::f32);
-  stage_.logits(slot, [&](int64_t first_row, Tensor computed) {
+  OwnedTensor all({model_.dims().N, V}, DType::f32);
+  stage.logits(slot, [&](int64_t first_row, Tensor computed) {
     const int64_t rows = computed.rows();
     if (tensor == 1) return to_host(context_, computed, all.view.row_range(first_row, rows));
     const OwnedTensor own(computed.shape, DType::f32);
@@ -299,7 +336,7 @@ void Trainer::show_logits(int slot, int micro) {
 Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const LogitsOf& each) {
   std::array<int64_t, 2> counts{};
   shows_logits_ = each ? &each : nullptr;
-  stage_.clear();
+  model_.clear();
   for (int64_t step = 1; step <= steps; ++step) {
     // A GPU may still copy the rows of the step before; of a training step it has done so.
     if (context_.stream != nullptr) context_.stream->synchronize();
@@ -312,9 +349,9 @@ Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const Logits
     play(evaluate_, Pass::evaluate, 0);
   }
   shows_logits_ = nullptr;
-  comms_.data->all_reduce(Tensor(counts.data(), {2}, DType::i64));
+  sum_over_data(counts);
   sum_up(Pass::evaluate);
-  const double loss = read_scalars()[0];
+  const double loss = read_sums().loss;
   return {.loss = counts[0] > 0 ? loss / static_cast<double>(counts[0])
                                 : std::numeric_limits<double>::quiet_NaN(),
           .supervised_tokens = counts[0],

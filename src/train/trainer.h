@@ -1,7 +1,8 @@
-// One optimizer step at a time, over the whole mesh: built from the plan, it owns the stage, the optimizer's
+// One optimizer step at a time, over the whole mesh: built from the plan, it owns the model, the optimizer's
 // state and the communicators, and knows nothing of files or logs.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -9,9 +10,11 @@
 #include "parallel/comm/mesh_comms.h"
 #include "parallel/plan/plan.h"
 #include "parallel/run/grad_sync.h"
+#include "parallel/run/param_sync.h"
 #include "parallel/run/pipeline.h"
+#include "parallel/run/tied_sum.h"
 #include "src/data/batches.h"
-#include "src/model/stage.h"
+#include "src/model/model.h"
 #include "src/train/config.h"
 #include "src/train/loss_scale.h"
 #include "src/train/metrics.h"
@@ -46,25 +49,33 @@ class Trainer {
   const Plan& plan() const { return plan_; }
   int rank() const { return rank_; }
   Coordinate coordinate() const { return plan_.mesh.coordinate_of(rank_); }
-  Stage& stage() { return stage_; }
-  const Stage& stage() const { return stage_; }
+  Model& model() { return model_; }
+  const Model& model() const { return model_; }
   const Optimizer& optimizer() const { return optimizer_; }
   MeshComms& comms() { return comms_; }
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
   LossScale& loss_scale() { return loss_scale_; }
   /// Bytes that step() works in.
-  int64_t arena_bytes() const { return stage_.arena().used_bytes() + arena_.used_bytes(); }
+  int64_t arena_bytes() const { return model_.arena().used_bytes() + arena_.used_bytes(); }
+  /// Waits until all parameters of the last step are where they are read; for who looks at them between
+  /// steps.
+  void finish_exchange() { parameters_.finish(); }
 
  private:
   class Work;
+  class Hooks;
 
   void load_rows(const Batches& batches, int64_t step);
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
   void sum_up(Pass pass);
-  std::span<const double> read_scalars();
-  void exchange_parameters();
-  void show_logits(int slot, int micro);
+  struct Sums {
+    double loss = 0, squares = 0;
+  };
+  Sums read_sums();
+  void sum_over_data(std::array<int64_t, 2>& counts);
+  int64_t loss_of(int micro) const;
+  void show_logits(Stage& stage, int slot, int micro);
 
   ModelSpec spec_;
   Config::Optimizer rules_;
@@ -72,13 +83,15 @@ class Trainer {
   int rank_;
   Context context_;
   MeshComms comms_;
-  Stage stage_;
-  GradSync sync_;
+  Model model_;
+  GradSync gradients_;
+  ParamSync parameters_;
+  TiedSum tied_;
+  std::unique_ptr<Hooks> hooks_;
   Optimizer optimizer_;
   Arena arena_;
   Tensor scalars_;  // f64, see trainer.cpp
   Buffer host_scalars_;
-  Tensor tied_;                      // the tied embedding's gradient from the other end of the pipeline
   Pipeline train_, evaluate_;        // the plan's program; its forwards alone
   std::vector<MicroBatch> rows_;     // of the step, one a micro-batch
   std::vector<MicroInput> staging_;  // the same as the device copies it

@@ -3,7 +3,7 @@
 
 #include <fstream>
 
-#include "src/model/stage.h"
+#include "src/model/model.h"
 #include "src/model/workload.h"
 #include "tests/support/golden.h"
 #include "tests/support/tolerances.h"
@@ -34,21 +34,21 @@ TEST_P(Golden, LogitsLossAndGradientsAreThoseOfTheReference) {
   const GoldenRows rows = golden_rows(ids.view.span<int64_t>(), labels.view.span<int64_t>(), B, T,
                                       lengths.view ? lengths.view.span<int64_t>() : std::span<int64_t>{});
 
-  Stage stage(spec, one_rank_plan(spec, B, T), 0, {}, Context{.threads = 2});
-  load_golden_weights(SafetensorsFile::open(directory / "model.safetensors"), stage);
-  stage.clear();
-  MicroInput staging = stage.make_staging();
-  stage.fill_staging(rows.tokens(), staging);
-  stage.load(0, staging);
-  stage.forward(0, Pass::train, 1.0 / static_cast<double>(rows.supervised));
-  stage.backward(0, {0, spec.L + 2});
+  Model model(spec, one_rank_plan(spec, B, T), 0, {}, Context{.threads = 2});
+  load_golden_weights(SafetensorsFile::open(directory / "model.safetensors"), model);
+  model.clear();
+  MicroInput staging = model.make_staging();
+  model.fill_staging(rows.tokens(), staging);
+  model.stage().load(0, staging);
+  model.stage().forward(0, Pass::train, 1.0 / static_cast<double>(rows.supervised));
+  model.stage().backward(0, model.stage().units());
 
-  const double loss = *stage.loss().as<double>() / static_cast<double>(rows.supervised);
+  const double loss = *model.loss().as<double>() / static_cast<double>(rows.supervised);
   const OwnedTensor golden_loss = golden.read("loss");
   EXPECT_NEAR(loss, double{golden_loss.view.as<float>()[0]}, tolerance::golden_loss * loss);
 
   std::vector<float> all_logits(static_cast<size_t>(B * T * spec.V));
-  stage.logits(0, [&](int64_t first_row, Tensor chunk) {
+  model.stage().logits(0, [&](int64_t first_row, Tensor chunk) {
     std::copy_n(chunk.as<float>(), chunk.numel(), all_logits.begin() + first_row * spec.V);
   });
   for (int64_t n = 0; n < B * T; ++n) {
@@ -61,9 +61,9 @@ TEST_P(Golden, LogitsLossAndGradientsAreThoseOfTheReference) {
         << "row " << n;
   }
 
-  for (const PlacedWeight& weight : stage.placed()) {
+  for (const PlacedWeight& weight : model.placed()) {
     const OwnedTensor want = golden.read("grad." + weight.spec.piece.name);
-    const std::span<const float> got(stage.gradients().as<float>() + weight.offset,
+    const std::span<const float> got(model.gradients().as<float>() + weight.offset,
                                      static_cast<size_t>(weight.box.numel()));
     // A key bias without rotary has no gradient but rounding: judged absolutely.
     double largest = 0;

@@ -22,13 +22,13 @@ std::map<std::string, std::vector<float>> drawn(const ModelSpec& spec, int tenso
       make_plan(workload_of(spec, SequenceParallel::off, pipeline), parallel, tensor * pipeline);
   std::map<std::string, std::vector<float>> weights;
   for (int rank = 0; rank < tensor * pipeline; ++rank) {
-    const Stage stage(spec, plan, rank, {}, Context{});
-    for (const PlacedWeight& weight : stage.placed()) {
-      initialise(weight, seed, spec.init_range, stage.parameters());
+    const Model model(spec, plan, rank, {}, Context{});
+    for (const PlacedWeight& weight : model.placed()) {
+      initialise(weight, seed, spec.init_range, model.parameters());
       auto& whole = weights[weight.spec.piece.name];
       whole.resize(static_cast<size_t>(weight.spec.piece.shape.numel()), NAN);
       for_each_run(weight.spec.piece.shape, weight.box, [&](int64_t global, int64_t local, int64_t count) {
-        std::copy_n(stage.parameters().as<float>() + weight.offset + local, count, whole.begin() + global);
+        std::copy_n(model.parameters().as<float>() + weight.offset + local, count, whole.begin() + global);
       });
     }
   }

@@ -23,14 +23,21 @@ struct Grid {
   bool is_sequence_parallel = false;
   int zero = 1;
   ScheduleName schedule = ScheduleName::one_f_one_b;
+  int chunks = 1;
+  Recompute recompute = Recompute::none;
+  bool is_grid_invariant = false;
 
+  int stages() const { return pipeline * chunks; }
   int world() const { return tensor * pipeline * data; }
 };
 
 inline std::string to_string(const Grid& grid) {
-  return fmt::format("tensor {} pipeline {} data {} micro {}{} zero {} {}", grid.tensor, grid.pipeline,
-                     grid.data, grid.micro, grid.is_sequence_parallel ? " sequence parallel" : "", grid.zero,
-                     name_of(grid.schedule));
+  return fmt::format(
+      "tensor {} pipeline {} data {} micro {}{} zero {} {}{}{}{}", grid.tensor, grid.pipeline, grid.data,
+      grid.micro, grid.is_sequence_parallel ? " sequence parallel" : "", grid.zero, name_of(grid.schedule),
+      grid.chunks == 1 ? "" : fmt::format(" {} chunks", grid.chunks),
+      grid.recompute == Recompute::none ? "" : fmt::format(" recompute {}", name_of(grid.recompute)),
+      grid.is_grid_invariant ? " grid-invariant" : "");
 }
 
 /// A golden case: model, rows in file order, and the curve's rules.
@@ -75,7 +82,10 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   parallel.data = grid.data;
   parallel.schedule = grid.schedule;
   parallel.is_sequence_parallel = grid.is_sequence_parallel;
+  parallel.virtual_stages = grid.chunks;
   parallel.zero = grid.zero;
+  parallel.recompute = grid.recompute;
+  parallel.is_grid_invariant = grid.is_grid_invariant;
   parallel.micro = grid.micro;
   parallel.global = golden.global;
   parallel.sequence_length = golden.sequence_length;
@@ -83,7 +93,7 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   parallel.types = state_types(compute.precision);
   const auto sequence_parallel = grid.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   try {
-    Workload workload = workload_of(golden.spec, sequence_parallel, grid.pipeline, parallel.types.param);
+    Workload workload = workload_of(golden.spec, sequence_parallel, grid.stages(), parallel.types.param);
     book_scratch(workload, scratch_sizes(golden.spec, parallel, compute), compute.device);
     return make_plan(workload, parallel, grid.world());
   } catch (const Error& error) {
@@ -92,20 +102,37 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   }
 }
 
-/// Every grid of `world` ranks that fits the case, with micro-batches of 1 and 2 rows, sequence parallelism
-/// off and on, ZeRO 0 and 1.
+/// The whole product that fits the case on `world` ranks: schedules and their chunks, ZeRO 0 to 3, recompute,
+/// grids, micro-batches of 1 and 2 rows, sequence parallelism off and on.
 inline std::vector<Grid> all_grids(const CurveCase& golden, int world) {
+  struct Order {
+    ScheduleName schedule;
+    int chunks;
+  };
+  using enum ScheduleName;
+  constexpr Order orders[] = {{one_f_one_b, 1}, {gpipe, 1},       {interleaved, 2},
+                              {interleaved, 3}, {zero_bubble, 1}, {zero_bubble, 2}};
   std::vector<Grid> grids;
   for (int tensor = 1; tensor <= world; ++tensor) {
     for (int pipeline = 1; pipeline * tensor <= world; ++pipeline) {
       if (world % (tensor * pipeline) != 0) continue;
-      for (int64_t micro : {1, 2}) {
-        for (bool is_sequence_parallel : {false, true}) {
-          for (int zero : {0, 1}) {
-            const Grid grid{tensor, pipeline, world / (tensor * pipeline), micro, is_sequence_parallel, zero};
+      Grid grid{.tensor = tensor, .pipeline = pipeline, .data = world / (tensor * pipeline)};
+      for (const Order& order : orders) {
+        grid.schedule = order.schedule;
+        grid.chunks = order.chunks;
+        for (int64_t micro : {1, 2}) {
+          grid.micro = micro;
+          for (bool is_sequence_parallel : {false, true}) {
+            grid.is_sequence_parallel = is_sequence_parallel;
             if (is_sequence_parallel && tensor == 1) continue;
-            if (zero == 0 && grid.data == 1) continue;
-            if (plan_on(golden, grid)) grids.push_back(grid);
+            for (int zero : {0, 1, 2, 3}) {
+              grid.zero = zero;
+              if (zero != 1 && grid.data == 1) continue;
+              for (Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+                grid.recompute = recompute;
+                if (plan_on(golden, grid)) grids.push_back(grid);
+              }
+            }
           }
         }
       }
@@ -114,10 +141,22 @@ inline std::vector<Grid> all_grids(const CurveCase& golden, int world) {
   return grids;
 }
 
+/// A part of the product in which every value of every choice comes: each `stride`-th, a stride that has no
+/// divisor in common with the numbers of choices.
+inline std::vector<Grid> sample_of(const std::vector<Grid>& all, size_t stride, size_t first = 0) {
+  std::vector<Grid> sample;
+  for (size_t i = first; i < all.size(); i += stride) sample.push_back(all[i]);
+  return sample;
+}
+
 /// Fills a trainer of any device and precision from the case's weights.
 inline void load_golden_weights(const SafetensorsFile& file, Trainer& trainer) {
   HostState state(trainer, HostState::Parts::weights);
-  load_golden_weights(file, trainer.stage().placed(), state.weights());
+  for (const PlacedWeight& weight : trainer.model().placed()) {
+    const OwnedTensor box(weight.box.extent, DType::f32);
+    file.read_box(weight.spec.piece.name, weight.box, box.view);
+    state.set(weight, box.view);
+  }
   state.put();
 }
 

@@ -8,7 +8,7 @@
 
 #include "src/io/json.h"
 #include "src/io/safetensors.h"
-#include "src/model/stage.h"
+#include "src/model/model.h"
 #include "src/model/workload.h"
 #include "tests/support/fixtures.h"
 
@@ -52,23 +52,15 @@ inline Plan one_rank_plan(const ModelSpec& spec, int64_t B, int64_t T) {
   return make_plan(workload, parallel, 1);
 }
 
-/// Fills a stage's weights from a safetensors file; the dtype of the stage may be f32 or f64.
-inline void load_golden_weights(const SafetensorsFile& file, Stage& stage) {
-  for (const PlacedWeight& weight : stage.placed()) {
-    Tensor to = stage.parameters();
+/// Fills a model's weights from a safetensors file; its dtype may be f32 or f64.
+inline void load_golden_weights(const SafetensorsFile& file, Model& model) {
+  for (const PlacedWeight& weight : model.placed()) {
+    Tensor to = model.parameters();
     to.data = static_cast<char*>(to.data) + weight.offset * size_bytes(to.dtype);
     to.shape = weight.box.extent;
     to.row_stride = weight.box.extent.columns();
     file.read_box(weight.spec.piece.name, weight.box, to);
   }
-}
-
-/// The same into a flat tensor on the host.
-inline void load_golden_weights(const SafetensorsFile& file, const std::vector<PlacedWeight>& placed,
-                                Tensor flat) {
-  for (const PlacedWeight& weight : placed)
-    file.read_box(weight.spec.piece.name, weight.box,
-                  Tensor(flat.at(weight.offset), weight.box.extent, flat.dtype));
 }
 
 /// The largest difference over the largest entry of `want`.

@@ -35,7 +35,7 @@ class Curve : public testing::TestWithParam<const char*> {};
 TEST_P(Curve, IsTheReferencesOnEveryGrid) {
   const CurveCase golden(GetParam());
   for (int world_size : world_sizes()) {
-    const std::vector<Grid> grids = all_grids(golden, world_size);
+    const std::vector<Grid> grids = sample_of(all_grids(golden, world_size), 7);
     // No number of ranks may drop out unseen: 3 and 6 do not divide llama-grid's 8 heads, and its batch of 8
     // rows.
     EXPECT_FALSE(grids.empty()) << world_size << " ranks";
@@ -87,7 +87,8 @@ TEST(HalfCurve, AnOverflowIsSkippedByAllRanksAndHalvesTheScale) {
     EXPECT_EQ(trainer.updates(), 0);
     EXPECT_EQ(trainer.loss_scale().value(), 0x1p119);
     after.get();
-    const auto was = before.weights().span<float>(), is = after.weights().span<float>();
+    const Range all{0, trainer.model().layout().elements};
+    const auto was = before.weights().at(all).span<float>(), is = after.weights().at(all).span<float>();
     EXPECT_TRUE(std::equal(was.begin(), was.end(), is.begin()));
     trainer.loss_scale().restore(1024, 0);
     EXPECT_FALSE(trainer.step(batches, 2, golden.steps).is_skipped);
@@ -105,13 +106,23 @@ TEST(Bits, AreTheSameForGpipeAndOneForwardOneBackwardForZeroAndTwice) {
   const CurveCase golden("llama-gqa-tied");
   for (int world_size : world_sizes({4, 6})) {
     for (Grid grid : all_grids(golden, world_size)) {
-      if (grid.pipeline == 1 || grid.micro == 2) continue;
+      if (grid.pipeline == 1 || grid.micro == 2 || grid.recompute != Recompute::none || grid.zero > 1 ||
+          grid.schedule != ScheduleName::one_f_one_b)
+        continue;
       run_ranks(world_size, [&](Communicator& world) {
         const auto once = bits_of(train_on(golden, grid, world, 4));
         EXPECT_EQ(once, bits_of(train_on(golden, grid, world, 4))) << "twice, " << to_string(grid);
         Grid other = grid;
         other.schedule = ScheduleName::gpipe;
         EXPECT_EQ(once, bits_of(train_on(golden, other, world, 4))) << "gpipe, " << to_string(grid);
+        other.schedule = ScheduleName::zero_bubble;
+        EXPECT_EQ(once, bits_of(train_on(golden, other, world, 4))) << "zero_bubble, " << to_string(grid);
+        for (Recompute recompute : {Recompute::selective, Recompute::full}) {
+          other = grid;
+          other.recompute = recompute;
+          EXPECT_EQ(once, bits_of(train_on(golden, other, world, 4)))
+              << "recompute " << name_of(recompute) << ", " << to_string(grid);
+        }
         other = grid;
         other.zero = 1 - grid.zero;
         EXPECT_EQ(once, bits_of(train_on(golden, other, world, 4))) << "zero, " << to_string(grid);

@@ -41,6 +41,15 @@ std::vector<std::string> called(const Communicator& comm) {
   return texts;
 }
 
+/// The plan's step begins with the gathers that the update before it started; a trainer's first one has none
+/// and ends with those of its own.
+std::vector<Launch> of_first_step(std::vector<Launch> launches) {
+  const auto end = std::ranges::find_if(
+      launches, [](const Launch& launch) { return launch.kind != LaunchKind::all_gather; });
+  std::ranges::rotate(launches, end);
+  return launches;
+}
+
 std::vector<std::string> planned(const std::vector<Launch>& launches, std::initializer_list<Wire> wires) {
   std::vector<std::string> texts;
   for (const Launch& launch : launches) {
@@ -53,8 +62,9 @@ std::vector<std::string> planned(const std::vector<Launch>& launches, std::initi
 /// The head gathers statistics of a micro-batch's supervised rows, of which the plan knows the most there can
 /// be. rows: by micro-batch.
 void cut_statistics(const Plan& plan, const std::vector<int64_t>& rows, std::vector<Launch>& launches) {
-  const int head = static_cast<int>(plan.workload.units.size()) - 1;
-  for (const RowTensor& tensor : plan.workload.units.back().scratch) {
+  const auto head = static_cast<int>(std::ranges::find(plan.workload.units, UnitKind::head, &Unit::kind) -
+                                     plan.workload.units.begin());
+  for (const RowTensor& tensor : plan.workload.units[static_cast<size_t>(head)].scratch) {
     if (!tensor.is_from_each_rank) continue;
     for (Launch& launch : launches) {
       if (launch.unit == head && launch.bytes == local_bytes(plan, tensor, 0))
@@ -67,7 +77,7 @@ void cut_statistics(const Plan& plan, const std::vector<int64_t>& rows, std::vec
 TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
   const CurveCase golden("llama-gqa-tied");
   for (int world_size : {1, 2, 3, 4, 6}) {
-    for (const Grid& grid : all_grids(golden, world_size)) {
+    for (const Grid& grid : sample_of(all_grids(golden, world_size), 11)) {
       run_thread_ranks(world_size, [&](Communicator& host) {
         const Plan plan = *plan_on(golden, grid);
         const Batches batches(
@@ -75,12 +85,13 @@ TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
             {.micro = grid.micro, .global = golden.global, .data = grid.data}, {.shuffle = Shuffle::off});
         RecordingCommunicator world(host);
         Trainer trainer(golden.spec, golden.optimizer, plan, world, Context{});
-        load_golden_weights(golden.weights, trainer.stage());
+        load_golden_weights(golden.weights, trainer.model());
         trainer.step(batches, 1, golden.steps);
         std::vector<int64_t> rows;
         for (int micro = 0; micro < plan.micros; ++micro)
           rows.push_back(batches.micro_batch(1, trainer.coordinate().data, micro).supervised);
         std::vector<Launch> launches = launches_of(plan, host.rank());
+        if (plan.zero == 1 || plan.zero == 2) launches = of_first_step(launches);
         cut_statistics(plan, rows, launches);
         EXPECT_EQ(launches.empty(), world_size == 1);
         EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {Wire::tensor})) << to_string(grid);

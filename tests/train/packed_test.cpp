@@ -54,19 +54,19 @@ TEST_P(Packed, LossAndEveryGradientAreTheReferences) {
   const MicroBatch batch = batches.micro_batch(1, 0, 0);
   EXPECT_EQ(batch.supervised, golden.targets);
 
-  Stage stage(golden.spec, one_rank_plan(golden.spec, rows, T), 0, {}, Context{});
-  load_golden_weights(SafetensorsFile::open(golden.directory / "model.safetensors"), stage);
-  stage.clear();
-  MicroInput staging = stage.make_staging();
-  stage.fill_staging({batch.ids, batch.targets, batch.positions, batch.document_start}, staging);
-  stage.load(0, staging);
-  stage.forward(0, Pass::train, 1.0 / static_cast<double>(golden.targets));
-  stage.backward(0, {0, golden.spec.L + 2});
-  EXPECT_NEAR(*stage.loss().as<double>(), golden.nll, tolerance::golden_loss * golden.nll);
+  Model model(golden.spec, one_rank_plan(golden.spec, rows, T), 0, {}, Context{});
+  load_golden_weights(SafetensorsFile::open(golden.directory / "model.safetensors"), model);
+  model.clear();
+  MicroInput staging = model.make_staging();
+  model.fill_staging({batch.ids, batch.targets, batch.positions, batch.document_start}, staging);
+  model.stage().load(0, staging);
+  model.stage().forward(0, Pass::train, 1.0 / static_cast<double>(golden.targets));
+  model.stage().backward(0, model.stage().units());
+  EXPECT_NEAR(*model.loss().as<double>(), golden.nll, tolerance::golden_loss * golden.nll);
   const SafetensorsFile reference = SafetensorsFile::open(golden.directory / "golden.safetensors");
-  for (const PlacedWeight& weight : stage.placed()) {
+  for (const PlacedWeight& weight : model.placed()) {
     const OwnedTensor want = reference.read("grad." + weight.spec.piece.name);
-    const std::span<const float> got(stage.gradients().as<float>() + weight.offset,
+    const std::span<const float> got(model.gradients().as<float>() + weight.offset,
                                      static_cast<size_t>(weight.box.numel()));
     EXPECT_LE(relative_to_largest(got, want.view.span<float>()), tolerance::golden) << weight.spec.piece.name;
   }
@@ -99,7 +99,7 @@ TEST(PackedRows, GiveTheSameLossAndNormOnEveryGrid) {
           golden.spec, {},
           make_plan(workload_of(golden.spec, sequence_parallel, grid.pipeline), parallel, grid.world()),
           world, Context{});
-      load_golden_weights(SafetensorsFile::open(golden.directory / "model.safetensors"), trainer.stage());
+      load_golden_weights(SafetensorsFile::open(golden.directory / "model.safetensors"), trainer.model());
       const StepResult result = trainer.step(batches, 1, 1);
       if (world.rank() != 0) return;
       EXPECT_NEAR(result.loss, golden.nll / static_cast<double>(golden.targets),

@@ -36,28 +36,34 @@ Workload workload_of(const Case& what) {
 std::vector<float> summed_on_host(const Plan& plan, Communicator& world) {
   const MeshComms comms = make_mesh_comms(world, plan.mesh);
   const FlatLayout layout = flat_layout_of(plan, world.rank());
-  GradSync sync(plan.workload, layout, plan.mesh, plan.parallel.zero,
-                plan.mesh.coordinate_of(world.rank()).data, comms.tensor.get(), comms.data.get());
+  GradSync sync(plan, layout, plan.mesh.coordinate_of(world.rank()).data, comms.tensor.get(),
+                comms.data.get());
   std::vector<float> gradients = gradients_of(world.rank(), layout.trainable_elements);
   std::vector<float> staging(static_cast<size_t>(sync.staging_elements()));
-  sync.bind(Tensor(gradients.data(), {std::ssize(gradients)}, DType::f32),
-            Tensor(staging.data(), {std::ssize(staging)}, DType::f32));
+  const FlatMemory memory(Tensor(gradients.data(), {std::ssize(gradients)}, DType::f32));
+  sync.bind(memory, memory, Tensor(staging.data(), {std::ssize(staging)}, DType::f32), Context{});
   for (int bucket = 0; bucket < static_cast<int>(layout.buckets.size()); ++bucket) sync.start(bucket);
   sync.finish();
+  sync.gather();
   return gradients;
 }
 
 std::vector<float> summed_on_device(const Plan& plan, DeviceRank& at) {
   const FlatLayout layout = flat_layout_of(plan, at.host.rank());
-  GradSync sync(plan.workload, layout, plan.mesh, plan.parallel.zero,
-                plan.mesh.coordinate_of(at.host.rank()).data, at.comms.tensor.get(), at.comms.data.get());
+  GradSync sync(plan, layout, plan.mesh.coordinate_of(at.host.rank()).data, at.comms.tensor.get(),
+                at.comms.data.get());
   const OwnedTensor gradients = at.zeros<float>(layout.trainable_elements);
   const OwnedTensor staging = at.zeros<float>(sync.staging_elements());
-  sync.bind(gradients.view, staging.view, &at.compute);
+  Context context;
+  context.device = gradients.view.device;
+  context.stream = &at.compute;
+  const FlatMemory memory(gradients.view);
+  sync.bind(memory, memory, staging.view, context);
   const int64_t waited = emulation::counts().synchronizations;
   at.put(gradients_of(at.host.rank(), layout.trainable_elements), gradients.view);
   for (int bucket = 0; bucket < static_cast<int>(layout.buckets.size()); ++bucket) sync.start(bucket);
   sync.finish();
+  sync.gather();
   if (at.nccl != nullptr) {
     EXPECT_EQ(emulation::counts().synchronizations, waited);
   }
@@ -97,8 +103,9 @@ TEST(DeviceGradSync, SumsAreThoseOfTheHost) {
 TEST(DeviceGradSync, GradientsOnADeviceWithoutAStreamAreADefect) {
   const Plan plan = make_plan(toy_workload({}), {.sequence_length = 24}, 1);
   const FlatLayout layout = flat_layout_of(plan, 0);
-  GradSync sync(plan.workload, layout, plan.mesh, 1, 0, nullptr, nullptr);
-  EXPECT_THROW(sync.bind(Tensor(nullptr, {1}, DType::f32, gpu), {}), Error);
+  GradSync sync(plan, layout, 0, nullptr, nullptr);
+  const FlatMemory memory(Tensor(nullptr, {1}, DType::f32, gpu));
+  EXPECT_THROW(sync.bind(memory, memory, {}, Context{}), Error);
 }
 
 }  // namespace

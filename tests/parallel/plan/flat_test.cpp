@@ -50,8 +50,8 @@ Case random_case(Cases& cases) {
   result.mesh = {.pipeline = 1,
                  .data = static_cast<int>(cases.between(1, 5)),
                  .tensor = static_cast<int>(cases.between(1, 6))};
-  const int64_t begin = cases.between(0, sizes.L + 1);
-  result.units = {begin, cases.between(1, sizes.L + 2 - begin)};
+  const int64_t begin = cases.between(0, sizes.L + 2);
+  result.units = {begin, cases.between(1, sizes.L + 3 - begin)};
   result.buckets = buckets_of(result.workload, result.units, cases.between(1, 4000));
   return result;
 }
@@ -61,7 +61,7 @@ TEST(Flat, PiecesTileTheBufferInOrderAndGroupsAreAligned) {
   for (int i = 0; i < 1500; ++i) {
     const Case test = random_case(cases);
     const int rank = static_cast<int>(cases.between(0, test.mesh.world() - 1));
-    const FlatLayout layout = flat_layout(test.workload, test.units, test.buckets, test.mesh, rank);
+    const FlatLayout layout = flat_layout(test.workload, {{test.units, test.buckets}}, test.mesh, rank);
     std::vector<FlatPiece> pieces = layout.pieces;
     size_t expected = 0;
     for (int64_t unit = test.units.begin; unit < test.units.end(); ++unit) {
@@ -99,7 +99,7 @@ TEST(Flat, BucketsTileTheTrainablePartAndShardsTileBuckets) {
   Cases cases(11);
   for (int i = 0; i < 1500; ++i) {
     const Case test = random_case(cases);
-    const FlatLayout layout = flat_layout(test.workload, test.units, test.buckets, test.mesh, 0);
+    const FlatLayout layout = flat_layout(test.workload, {{test.units, test.buckets}}, test.mesh, 0);
     int64_t end = layout.trainable_elements;
     for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
       const Range elements = layout.buckets[bucket].elements;
@@ -142,7 +142,7 @@ TEST(Flat, CountedElementsOfAllRanksAreEveryParameterOnce) {
     }
     int64_t counted = 0, counted_in_shards = 0;
     for (int rank = 0; rank < test.mesh.world(); ++rank) {
-      const FlatLayout layout = flat_layout(test.workload, test.units, test.buckets, test.mesh, rank);
+      const FlatLayout layout = flat_layout(test.workload, {{test.units, test.buckets}}, test.mesh, rank);
       const int data = test.mesh.coordinate_of(rank).data;
       for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
         for (Range range : counted_in(layout, shard_of(layout, static_cast<int>(bucket), data))) {
@@ -160,6 +160,28 @@ TEST(Flat, CountedElementsOfAllRanksAreEveryParameterOnce) {
     ASSERT_EQ(counted, parameters);
     ASSERT_EQ(counted_in_shards, trainable);
   }
+}
+
+TEST(Flat, ChunksLieOneBehindTheOtherAndShardsAloneFollowTheSameOrder) {
+  const Workload workload = toy_workload({.L = 4}, Tied::apart);
+  const Mesh mesh{.pipeline = 2, .data = 3, .tensor = 1};
+  const FlatLayout layout =
+      flat_layout(workload, {{{0, 2}, {{1, 1}, {0, 1}}}, {{4, 3}, {{6, 1}, {4, 2}}}}, mesh, 0);
+  EXPECT_EQ(layout.first_bucket, (std::vector<int>{0, 2}));
+  EXPECT_EQ(layout.bucket_of(1, 1), 3);
+  EXPECT_EQ(layout.bucket_of_unit(4), 3);
+  EXPECT_THROW((void)layout.bucket_of_unit(3), Error);
+  EXPECT_EQ(layout.buckets[2].chunk, 1);
+  int64_t end = 0, compact_end = 0;
+  for (int bucket : {1, 0, 3, 2}) {  // ascending units
+    EXPECT_EQ(layout.buckets[static_cast<size_t>(bucket)].elements.begin, end);
+    end = layout.buckets[static_cast<size_t>(bucket)].elements.end();
+    EXPECT_EQ(compact_shard(layout, bucket).begin, compact_end);
+    EXPECT_EQ(compact_shard(layout, bucket).count, shard_of(layout, bucket, 2).count);
+    compact_end = compact_shard(layout, bucket).end();
+  }
+  EXPECT_EQ(end, layout.trainable_elements);
+  EXPECT_EQ(compact_end, shard_elements(layout));
 }
 
 TEST(Flat, RangesOfABoxAreItsElementsInOrder) {
@@ -209,10 +231,10 @@ TEST(Flat, RangesOfAPartAreItsElementsOneByOneMerged) {
 
 TEST(Flat, ATiedCopyIsHeldButNeverCounted) {
   const Workload workload = toy_workload({}, Tied::apart);
-  const Range units{4, 2};
+  const Range units{4, 3};
   const Mesh mesh{.pipeline = 2, .data = 1, .tensor = 2};
-  const FlatLayout layout = flat_layout(workload, units, {{5, 1}, {4, 1}}, mesh, 2);
-  const FlatPiece& copy = layout.piece(5, 1);
+  const FlatLayout layout = flat_layout(workload, {{units, {{6, 1}, {5, 1}, {4, 1}}}}, mesh, 2);
+  const FlatPiece& copy = layout.piece(6, 0);
   EXPECT_EQ(copy.elements.count, 99 * 48);
   EXPECT_TRUE(copy.counted.empty());
   EXPECT_THROW(layout.piece(0, 0), Error);
@@ -222,7 +244,7 @@ TEST(Flat, ASharedKeyValueHeadIsCountedOnce) {
   // 6 query heads, 2 KV heads, 3 tensor ranks: the middle rank holds both KV heads and counts the second.
   const Workload workload = toy_workload({});
   const Mesh mesh{.pipeline = 1, .data = 1, .tensor = 3};
-  const FlatLayout layout = flat_layout(workload, {1, 1}, {{1, 1}}, mesh, 1);
+  const FlatLayout layout = flat_layout(workload, {{{1, 1}, {{1, 1}}}}, mesh, 1);
   const FlatPiece& k = layout.piece(1, 2);
   EXPECT_EQ(k.elements.count, 16 * 48);
   EXPECT_EQ(k.counted, (std::vector<Range>{{k.elements.begin + 8 * 48, 8 * 48}}));

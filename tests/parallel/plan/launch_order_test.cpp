@@ -33,7 +33,7 @@ Workload workload_of(const Grid& grid) {
     }
     unit.collectives = paired;
   }
-  Unit& head = workload.units.back();
+  Unit& head = workload.units[static_cast<size_t>(eight_heads.L) + 1];
   head.scratch.push_back(
       {.name = "statistics of all parts", .columns = 3, .max_rows = 10, .is_from_each_rank = true});
   return workload;
@@ -181,7 +181,7 @@ TEST(LaunchOrder, OtherCountsAreFound) {
                        [](Launches& launches) {
                          launches[find(launches, LaunchKind::reduce_scatter, Wire::data, 1)].bytes += 64;
                        }),
-              {"data group of rank 0, operation 2: rank 0 launches reduce-scatter of", "(bucket 1)"});
+              {"data group of rank 0, operation 11: rank 0 launches reduce-scatter of", "(bucket 1)"});
   expect_says(fault_of({.pipeline = 3}, {1},
                        [](Launches& launches) {
                          launches[find(launches, LaunchKind::send, Wire::activation, 2)].bytes = 1;
@@ -194,10 +194,10 @@ TEST(LaunchOrder, ACycleOverSeveralCommunicatorsIsFound) {
   // Every communicator's own order is right; between two of them rank 0 has the other one.
   const std::string fault = fault_of({.tensor = 2, .data = 2}, {0}, [](Launches& launches) {
     const size_t world = find(launches, LaunchKind::all_reduce, Wire::world);
-    move_launch(launches, world, find(launches, LaunchKind::all_gather, Wire::data) + 1);
+    move_launch(launches, world, find(launches, LaunchKind::all_reduce, Wire::tensor));
   });
-  expect_says(fault, {"rank 0 waits in all-gather of", "on the data group (bucket 0) for rank 2",
-                      "rank 2 waits in all-reduce of 16 bytes on the world for rank 0"});
+  expect_says(fault, {"rank 0 waits in all-reduce of 16 bytes on the world for rank 1",
+                      "rank 1 waits in all-reduce of", "on the tensor group (micro 0, unit 1) for rank 0"});
 }
 
 TEST(LaunchOrder, AStartedCollectiveThatSomeRanksHaveBehindABlockingOneIsFound) {

@@ -73,13 +73,15 @@ inline Workload toy_workload(const ToySizes& sizes, Tied tied = Tied::no) {
   }
   Unit head{.name = "head", .kind = UnitKind::head};
   head.pieces = {piece("final_norm", {C}, {.splits = {}, .has_partial_gradients = true})};
-  if (tied != Tied::on_one_stage) {
-    head.pieces.push_back(piece(tied == Tied::apart ? "embedding" : "head", {V, C}, rows));
-    head.pieces.back().is_tied_copy = tied == Tied::apart;
-  }
+  if (tied == Tied::no) head.pieces.push_back(piece("head", {V, C}, rows));
   head.forward_flops = 2.0 * static_cast<double>(V * C);
   head.backward_flops = 2 * head.forward_flops;
   workload.units.push_back(std::move(head));
+  if (tied == Tied::apart) {
+    workload.units.push_back({.name = "tied table", .kind = UnitKind::table});
+    workload.units.back().pieces = {piece("embedding", {V, C}, rows)};
+    workload.units.back().pieces.back().is_tied_copy = true;
+  }
   return workload;
 }
 
