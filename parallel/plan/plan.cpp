@@ -149,6 +149,11 @@ std::string_view name_of(CollectiveKind kind) {
                                               : "reduce-scatter";
 }
 
+int stages_of(const ParallelConfig& parallel) {
+  const int stages = parallel.pipeline * parallel.virtual_stages;
+  return parallel.is_grid_invariant ? std::max(2, stages) : stages;
+}
+
 Mesh mesh_of(const ParallelConfig& parallel, int world, std::string_view started) {
   const int64_t tensor = parallel.tensor, pipeline = parallel.pipeline, data = parallel.data;
   check(tensor >= 1 && pipeline >= 1, ExitCode::usage,

@@ -47,6 +47,10 @@ struct Plan {
   Recompute recompute_of(const StagePlan& stage, int64_t unit) const;
 };
 
+/// What a workload must know: more than one stage makes a tied embedding's copy for the head; so do sums that
+/// no grid changes, where one stage must add what two would add.
+int stages_of(const ParallelConfig& parallel);
+
 /// Refuses (usage), naming the values and the fix: a world that is not tensor * pipeline * data, heads that
 /// tensor does not divide, more stages than blocks, a global batch that is no multiple of micro * data, what
 /// is not built. `started` is the message's word for where the world's size comes from.

@@ -42,7 +42,7 @@ Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compu
   ParallelConfig parallel = parallel_config(config, world, compute.precision);
   parallel.is_sequence_parallel &= parallel.tensor > 1;
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
-  Workload workload = workload_of(spec, sequence_parallel, parallel.pipeline, parallel.types.param);
+  Workload workload = workload_of(spec, sequence_parallel, stages_of(parallel), parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);
   const ScratchSizes sizes = scratch_sizes(spec, parallel, compute);
   const std::string objection = sizes.is_fp8 ? objection_to_fp8(sizes, sizes.N) : "";

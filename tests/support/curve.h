@@ -27,7 +27,6 @@ struct Grid {
   Recompute recompute = Recompute::none;
   bool is_grid_invariant = false;
 
-  int stages() const { return pipeline * chunks; }
   int world() const { return tensor * pipeline * data; }
 };
 
@@ -93,7 +92,8 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   parallel.types = state_types(compute.precision);
   const auto sequence_parallel = grid.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   try {
-    Workload workload = workload_of(golden.spec, sequence_parallel, grid.stages(), parallel.types.param);
+    Workload workload =
+        workload_of(golden.spec, sequence_parallel, stages_of(parallel), parallel.types.param);
     book_scratch(workload, scratch_sizes(golden.spec, parallel, compute), compute.device);
     return make_plan(workload, parallel, grid.world());
   } catch (const Error& error) {
