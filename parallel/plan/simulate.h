@@ -62,9 +62,10 @@ inline double zero_bubble_h1_bubble(int positions, int micros) {
   return static_cast<double>(positions - 1) / (3.0 * micros + positions - 1);
 }
 
-/// Time across, positions down: a cell of `F3` or `B3` per time step, blanks where a position waits. Cut off
-/// on the right at `columns` characters, with a note of how much is missing. An incomplete run ends with `?`
-/// where each position stands.
+/// Time across, positions down: a cell of `F3` or `B3` (`I3`, `W3` for halves; the second of two chunks in
+/// lower case) per time step, blanks where a position waits; below it what the letters mean where that is not
+/// plain. Cut in the middle at `columns` characters, with a note of how much is missing. An incomplete run
+/// ends with `?` where each position stands. Transfers and hands are not shown.
 std::string grid(const Schedule& schedule, const StageMap& map, const Report& report, int columns = 110);
 
 }  // namespace ptrain

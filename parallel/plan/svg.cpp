@@ -8,7 +8,7 @@ namespace ptrain {
 namespace {
 
 constexpr size_t most_bars = 20'000;  // a browser still scrolls through these
-constexpr double lane_px = 26, bar_px = 20, left_px = 70, top_px = 40;
+constexpr double lane_px = 26, bar_px = 20, left_px = 80, top_px = 40, legend_px = 24;
 constexpr double shortest_px = 22;  // of the shortest forward: room for its number
 constexpr double widest_px = 1e6;   // a measured forward may be a thousand times shorter than another
 
@@ -49,14 +49,14 @@ std::vector<Bar> bars_in_time_order(const Schedule& schedule, const Report& repo
 }
 
 /// By direction; each further chunk of a position is darker.
-std::string color_of(const Action& action) {
+std::string color_of(ActionKind kind, int chunk) {
   struct Color {
     int red, green, blue;
   };
-  const Color base = is_forward(action.kind)                       ? Color{0x7f, 0xb3, 0xe6}
-                     : action.kind == ActionKind::backward_weights ? Color{0xc9, 0xdf, 0xa0}
-                                                                   : Color{0x8f, 0xcf, 0x9b};
-  const int percent = std::max(40, 100 - 15 * action.chunk);
+  const Color base = is_forward(kind)                       ? Color{0x7f, 0xb3, 0xe6}
+                     : kind == ActionKind::backward_weights ? Color{0xc9, 0xdf, 0xa0}
+                                                            : Color{0x8f, 0xcf, 0x9b};
+  const int percent = std::max(40, 100 - 15 * chunk);
   return fmt::format("#{:02x}{:02x}{:02x}", base.red * percent / 100, base.green * percent / 100,
                      base.blue * percent / 100);
 }
@@ -68,16 +68,41 @@ std::string bar_text(const Bar& bar, const StageMap& map, double top, double px_
   std::string text = fmt::format(
       R"(<g><title>stage {}: {}, {:.4g} s - {:.4g} s</title><rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}" fill="{}" stroke="#fff"/>)",
       map.stage_of(bar.position, bar.action.chunk), to_string(bar.action), bar.interval.begin_s,
-      bar.interval.end_s, x, y, width, bar_px, color_of(bar.action));
+      bar.interval.end_s, x, y, width, bar_px, color_of(bar.action.kind, bar.action.chunk));
   if (bar.action.bucket <= 0) {
     text += fmt::format(R"(<text x="{:.1f}" y="{:.1f}">{}</text>)", x + 3, y + 14, bar.action.micro);
   }
   return text + "</g>\n";
 }
 
+/// What the colors mean, in one line: those of the schedule's kinds, a shade a chunk.
+std::string legend_of(const Schedule& schedule, const StageMap& map, double y) {
+  constexpr std::pair<ActionKind, const char*> kinds[] = {
+      {ActionKind::forward, "forward"},
+      {ActionKind::backward, "backward"},
+      {ActionKind::backward_input, "backward of the input"},
+      {ActionKind::backward_weights, "backward of the weights"}};
+  std::string text;
+  double x = left_px;
+  for (const auto& [kind, words] : kinds) {
+    const auto is_kind = [kind](const Action& action) { return action.kind == kind; };
+    const auto& programs = schedule.programs;
+    if (std::ranges::none_of(programs, [&](const auto& p) { return std::ranges::any_of(p, is_kind); }))
+      continue;
+    for (int chunk = 0; chunk < map.chunks(); ++chunk, x += 14) {
+      text += fmt::format(R"(<rect x="{:.0f}" y="{:.0f}" width="12" height="12" fill="{}"/>)", x, y,
+                          color_of(kind, chunk));
+    }
+    const std::string label = map.chunks() > 1 ? fmt::format("{}, chunk by chunk", words) : words;
+    text += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n", x + 2, y + 10, label);
+    x += 24 + 6.0 * static_cast<double>(label.size());
+  }
+  return text;
+}
+
 /// What a lane is called: its stage, or with several of them its place along the pipeline.
 std::string lane_name(const StageMap& map, int position) {
-  return fmt::format("{} {}", map.chunks() == 1 ? "stage" : "pipeline", position);
+  return fmt::format("{} {}", map.chunks() == 1 ? "stage" : "position", position);
 }
 
 }  // namespace
@@ -113,7 +138,7 @@ std::string svg_of_panels(const Schedule& schedule, const StageMap& map, std::sp
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{:.0f}\" height=\"{:.0f}\" "
       "font-family=\"sans-serif\" "
       "font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-      left_px + end_s * px_per_s + 20, panel_px * static_cast<double>(panels.size()));
+      left_px + end_s * px_per_s + 20, panel_px * static_cast<double>(panels.size()) + legend_px);
   for (size_t i = 0; i < panels.size(); ++i) {
     const double top = panel_px * static_cast<double>(i);
     text += fmt::format("<text x=\"8\" y=\"{:.0f}\" font-size=\"14\">{}{}</text>\n", top + 20,
@@ -124,6 +149,7 @@ std::string svg_of_panels(const Schedule& schedule, const StageMap& map, std::sp
     }
     for (const Bar& bar : bars[i]) text += bar_text(bar, map, top + top_px, px_per_s);
   }
+  text += legend_of(schedule, map, panel_px * static_cast<double>(panels.size()));
   return text + "</svg>\n";
 }
 

@@ -8,9 +8,10 @@
 
 namespace ptrain {
 
-/// One SVG document: time across, a lane for each position, forwards blue, backwards green, later chunks
-/// darker, the last micro-batch's bucket segments apart, a title on every bar with its stage, action and
-/// times. Of very long schedules the beginning, said in the picture. `title`: a line above.
+/// One SVG document: time across, a lane for each position, forwards blue, backwards green, their
+/// weights' halves yellow, later chunks darker (a legend says so), the last micro-batch's bucket segments
+/// apart, a title on every bar with its stage, action and times. Of very long schedules the beginning, said
+/// in the picture. `title`: a line above.
 std::string svg_of(const Schedule& schedule, const StageMap& map, const Report& report,
                    const std::string& title);
 
