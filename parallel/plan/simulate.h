@@ -57,9 +57,16 @@ inline double textbook_bubble(int positions, int micros) {
 inline double interleaved_bubble(int positions, int micros, int chunks) {
   return static_cast<double>(positions - 1) / (static_cast<double>(chunks) * micros + positions - 1);
 }
-/// (p - 1) / (3 m + p - 1): of zero bubble H1 with forward, input and weights of one length, m >= p.
-inline double zero_bubble_h1_bubble(int positions, int micros) {
-  return static_cast<double>(positions - 1) / (3.0 * micros + positions - 1);
+/// Of zero bubble H1 with m >= p micros and the costs of one: the first position waits for (p - 1) forwards
+/// and for what the inputs of the others take longer than its weights. All equal: (p - 1) / (3 m + p - 1).
+inline double zero_bubble_h1_bubble(int positions, int micros, double forward = 1, double input = 1,
+                                    double weights = 1) {
+  const double idle = (positions - 1) * (forward + (input > weights ? input - weights : 0));
+  return idle / (micros * (forward + input + weights) + idle);
+}
+/// (p - 1) / (6 m + p - 1): of zero bubble V with forward, input and weights of one length, m >= 2 p - 1.
+inline double zero_bubble_v_bubble(int positions, int micros) {
+  return static_cast<double>(positions - 1) / (6.0 * micros + positions - 1);
 }
 
 /// Time across, positions down: a cell of `F3` or `B3` (`I3`, `W3` for halves; the second of two chunks in

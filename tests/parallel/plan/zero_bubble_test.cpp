@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <tuple>
 
 #include "kernels/base/error.h"
 #include "parallel/plan/simulate.h"
@@ -82,6 +83,36 @@ TEST(ZeroBubbleH1, HasAThirdOf1f1bsBubbleAndItsMemory) {
   }
 }
 
+TEST(ZeroBubbleH1, HasItsBubbleForHalvesOfAnyLength) {
+  for (const auto& [forward_s, input_s, weights_s] :
+       {std::tuple(1.0, 1.5, 0.5), {1.0, 0.5, 1.5}, {2.0, 2.5, 1.75}, {1.0, 1.25, 1.0}}) {
+    for (int p = 1; p <= 9; ++p) {
+      for (int m : {p, p + 1, 2 * p, 5 * p}) {
+        const StageMap map(p);
+        Costs costs = Costs::uniform(map, forward_s, input_s + weights_s);
+        costs.input_share.assign(static_cast<size_t>(p), input_s / (input_s + weights_s));
+        const Report report = simulate(with_transfers(zero_bubble_h1(map, m), map), map, costs);
+        EXPECT_NEAR(report.bubble, zero_bubble_h1_bubble(p, m, forward_s, input_s, weights_s), 1e-12)
+            << p << " " << m << " " << input_s;
+      }
+    }
+  }
+}
+
+TEST(ZeroBubbleV, HasLessThanHalfOf1f1bsBubbleForHalvesOfUnlikeLengthToo) {
+  for (double input_s : {0.8, 1.0, 1.2, 1.4}) {
+    for (int p = 2; p <= 16; ++p) {
+      for (int m : {2 * p, 3 * p + 1, 8 * p}) {
+        const StageMap map(p, 2, StageOrder::there_and_back);
+        Costs costs = thirds(map);
+        costs.input_share.assign(static_cast<size_t>(2 * p), input_s / 2);
+        const Report report = simulate(with_transfers(zero_bubble_v(map, m), map), map, costs);
+        EXPECT_LT(report.bubble, textbook_bubble(p, m) / 2) << p << " " << m << " " << input_s;
+      }
+    }
+  }
+}
+
 TEST(ZeroBubbleV, GoesThereAndBack) {
   const Schedule schedule = zero_bubble_v(StageMap(2, 2, StageOrder::there_and_back), 3);
   EXPECT_EQ(text_of(schedule.programs[0]),
@@ -97,7 +128,7 @@ TEST(ZeroBubbleV, WaitsOnlyForItsFirstForwardAndHoldsNoMoreThan1f1b) {
       const Schedule schedule = with_transfers(zero_bubble_v(map, m), map);
       const Report report = simulate(schedule, map, thirds(map));
       // p - 1 forwards of half a stage each against 6 m pieces of work.
-      EXPECT_NEAR(report.bubble, (p - 1) / (6.0 * m + p - 1), 1e-12) << p << " " << m;
+      EXPECT_NEAR(report.bubble, zero_bubble_v_bubble(p, m), 1e-12) << p << " " << m;
       for (const std::vector<Action>& program : schedule.programs) {
         int alive = 0, most = 0;  // half stages
         for (const Action& action : program) {
