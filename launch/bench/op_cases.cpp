@@ -7,6 +7,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/exact_sum.h"
 #include "kernels/ops/loss.h"
 #include "kernels/ops/norm.h"
 #include "kernels/ops/quantize.h"
@@ -178,6 +179,12 @@ void add_optimizer(std::vector<OpCase>& cases, const Sizes& s) {
                      const Tensor g = made.random({n}, types.grad), sum = made.zeros({1}, DType::f64);
                      return [=, &context] { sum_of_squares(context, g, sum); };
                    }});
+  // In place of the line above where bits are not to depend on the grid.
+  cases.push_back(
+      {"norm of gradients, exact", bytes(size(types.grad)), 0, 0, [=, &context](Tensors& made) {
+         const Tensor g = made.random({n}, types.grad), bins = made.zeros({exact_bins, 2}, DType::i64);
+         return [=, &context] { exact_sum_of_squares(context, g, bins, Write::overwrite); };
+       }});
   const bool has_master = types.master != types.param;
   const double moved = 2 * size(types.param) + (has_master ? 2 * size(types.master) : 0) + size(types.grad) +
                        4 * size(types.moments);
