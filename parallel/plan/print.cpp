@@ -1,8 +1,13 @@
 #include "parallel/plan/print.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/print_estimate.h"
+#include "parallel/plan/print_text.h"
+#include "parallel/plan/text_table.h"
 
 namespace ptrain {
 namespace {
@@ -17,48 +22,10 @@ size_t at(int64_t index) {
   return static_cast<size_t>(index);
 }
 
-std::string percent(double share) {
-  return fmt::format("{:.1f} %", 100 * share);
-}
-
-std::string seconds_text(double seconds) {
-  if (seconds >= 1) return fmt::format("{:.2f} s", seconds);
-  if (seconds >= 1e-3) return fmt::format("{:.1f} ms", 1e3 * seconds);
-  return fmt::format("{:.0f} us", 1e6 * seconds);
-}
-
-/// Columns that line up: the first to the left, the others to the right.
-class Table {
- public:
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-  std::string text(std::vector<bool> is_left = {true}) const {
-    std::vector<size_t> widths;
-    for (const auto& row : rows_) {
-      widths.resize(std::max(widths.size(), row.size()));
-      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-    }
-    std::string text;
-    for (const auto& row : rows_) {
-      std::string line = " ";
-      for (size_t i = 0; i < row.size(); ++i) {
-        const bool left = i < is_left.size() && is_left[i];
-        line +=
-            left ? fmt::format(" {:<{}} ", row[i], widths[i]) : fmt::format(" {:>{}} ", row[i], widths[i]);
-      }
-      line.erase(line.find_last_not_of(' ') + 1);
-      text += line + "\n";
-    }
-    return text;
-  }
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
-
-std::string head_text(const Plan& plan) {
+std::string head_text(const Plan& plan, const std::string& why) {
   const ParallelConfig& parallel = plan.parallel;
   const StateTypes& types = parallel.types;
-  Table table;
+  TextTable table;
   table.add({"mesh", fmt::format("{} ranks = {} (tensor fastest, then data, then pipeline)",
                                  plan.mesh.world(), to_string(plan.mesh))});
   table.add(
@@ -71,9 +38,13 @@ std::string head_text(const Plan& plan) {
   table.add({"types", fmt::format("weights {}, gradients {}, sums {}, master {}, moments {}",
                                   name_of(types.param), name_of(types.grad), name_of(types.reduce),
                                   master_text(types), name_of(types.moments))});
-  table.add(
-      {"choices", fmt::format("schedule {}, ZeRO {}, sequence parallelism {}", name_of(parallel.schedule),
-                              parallel.zero, parallel.is_sequence_parallel ? "on" : "off")});
+  std::string choices =
+      fmt::format("schedule {}, ZeRO {}, sequence parallelism {}, recompute {}", schedule_text(parallel),
+                  parallel.zero, parallel.is_sequence_parallel ? "on" : "off", recompute_text(parallel));
+  if (parallel.offload == Offload::optimizer) choices += ", optimizer in host memory";
+  if (parallel.is_grid_invariant) choices += ", sums that no grid changes";
+  table.add({"choices", choices});
+  if (!why.empty()) table.add({"chosen", why});
   return plan.workload.name + "\n" + table.text({true, true});
 }
 
@@ -112,7 +83,7 @@ std::string stages_text(const Plan& plan) {
   for (int stage = 0; stage < plan.map.stages(); ++stage) {
     flops += plan.costs.forward_s[at(stage)] + plan.costs.backward_s[at(stage)];
   }
-  Table table;
+  TextTable table;
   table.add({"stage", "ranks", "units", "parameters a rank", "compute", "buckets", "live micro-batches"});
   for (int stage : shown(plan.map.stages(), 16)) {
     if (stage < 0) {
@@ -152,28 +123,51 @@ struct Phase {
   std::vector<MemoryKind> kinds;  // in use
 };
 
-std::string memory_text(const Plan& plan) {
+/// "205 MiB x 16": bytes of a slot and how many there are; stages of a rank with other numbers apart.
+std::string slots_text(const Ledger& ledger) {
+  std::map<int64_t, int64_t, std::greater<>> bytes_of;  // [slots]
+  for (const LedgerEntry& entry : ledger.entries) {
+    if (entry.kind == MemoryKind::activations) bytes_of[entry.count] += entry.bytes;
+  }
+  std::string text;
+  for (const auto& [slots, bytes] : bytes_of) {
+    text +=
+        fmt::format("{}{} x {}", text.empty() ? "" : " + ", bytes_text(static_cast<double>(bytes)), slots);
+  }
+  return text.empty() ? "0 B" : text;
+}
+
+std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardware) {
   using enum MemoryKind;
   const std::vector<int> positions = shown(plan.map.positions(), 8);
   std::vector<Ledger> ledgers;
   for (int position : positions) ledgers.push_back(position < 0 ? Ledger{} : largest_ledger(plan, position));
-  const auto row = [&](std::string name, auto bytes_of) {
+  TextTable table;
+  const auto add_row = [&](std::string name, auto text_of) {
     std::vector<std::string> cells{std::move(name)};
     for (size_t i = 0; i < positions.size(); ++i) {
-      cells.push_back(positions[i] < 0 ? "..." : bytes_text(static_cast<double>(bytes_of(ledgers[i]))));
+      cells.push_back(positions[i] < 0 ? "..." : text_of(ledgers[i]));
     }
-    return cells;
+    table.add(std::move(cells));
   };
-  Table table;
+  const auto add_bytes = [&](std::string name, auto bytes_of) {
+    add_row(std::move(name),
+            [&](const Ledger& ledger) { return bytes_text(static_cast<double>(bytes_of(ledger))); });
+  };
   std::vector<std::string> head{"by kind"};
-  for (int position : positions) head.push_back(position < 0 ? "..." : fmt::format("stage {}", position));
+  for (int position : positions)
+    head.push_back(position < 0 ? "..."
+                                : fmt::format("{} {}", plan.map.chunks() == 1 ? "stage" : "place", position));
   table.add(head);
   for (int kind = 0; kind < memory_kinds; ++kind) {
     const auto which = static_cast<MemoryKind>(kind);
-    table.add(row(std::string(name_of(which)), [&](const Ledger& ledger) { return ledger.bytes(which); }));
+    add_bytes(std::string(name_of(which)), [&](const Ledger& ledger) { return ledger.bytes(which); });
+    if (which == activations) add_row("  a slot x slots", slots_text);
   }
-  table.add(
-      row("all, taken before the first step", [](const Ledger& ledger) { return ledger.total_bytes(); }));
+  add_bytes("all, taken before the first step", [](const Ledger& ledger) { return ledger.total_bytes(); });
+  if (hardware) {
+    add_bytes("context and libraries, an estimate", [&](const Ledger&) { return hardware->reserved_bytes; });
+  }
   table.add({"in use by phase"});
   const std::vector<Phase> phases = {
       {"loading the model", {weights, master}},
@@ -182,16 +176,16 @@ std::string memory_text(const Plan& plan) {
       {"saving", {weights, master, moments}},
   };
   for (const Phase& phase : phases) {
-    table.add(row(phase.name, [&](const Ledger& ledger) {
+    add_bytes(phase.name, [&](const Ledger& ledger) {
       int64_t bytes = 0;
       for (MemoryKind kind : phase.kinds) bytes += ledger.bytes(kind);
       return bytes;
-    }));
+    });
   }
-  return "\nMemory of a rank (the largest of each stage)\n" + table.text();
+  return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text();
 }
 
-std::string schedule_text(const Plan& plan, int columns) {
+std::string drawing(const Plan& plan, int columns) {
   const int p = plan.map.positions();
   std::string text = fmt::format("\nSchedule {}: bubble {}", plan.schedule.name, percent(plan.report.bubble));
   text += fmt::format(" of the ranks' time (by FLOPs; equal stages: {})\n",
@@ -213,7 +207,7 @@ std::string traffic_text(const Plan& plan) {
     keep(most.pipeline, traffic.pipeline);
     keep(most.data, traffic.data);
   }
-  Table table;
+  TextTable table;
   table.add({"axis", "ranks", "bytes", "messages"});
   const auto add = [&](const char* name, int ranks, const AxisTraffic& traffic) {
     table.add({name, std::to_string(ranks), bytes_text(static_cast<double>(traffic.bytes)),
@@ -223,52 +217,6 @@ std::string traffic_text(const Plan& plan) {
   add("pipeline", plan.mesh.pipeline, most.pipeline);
   add("data", plan.mesh.data, most.data);
   return "\nSent by a rank in a step (the busiest rank of each axis)\n" + table.text();
-}
-
-std::string estimate_text(const Plan& plan, const Hardware& hardware) {
-  const Estimate estimate = estimate_of(plan, hardware);
-  const Crossing crosses = crossing_of(plan.mesh, hardware.ranks_per_node);
-  std::string outside;
-  for (const auto& [crosses_axis, name] :
-       {std::pair(crosses.tensor, "tensor"), {crosses.data, "data"}, {crosses.pipeline, "pipeline"}}) {
-    if (crosses_axis) outside += (outside.empty() ? "" : ", ") + std::string(name);
-  }
-  double exposed_s = 0;
-  for (double seconds : estimate.report.exposed_transfer_s) exposed_s = std::max(exposed_s, seconds);
-  Table table;
-  table.add({"step", seconds_text(estimate.step_s)});
-  table.add(
-      {"  forward and backward", seconds_text(estimate.report.step_s - estimate.report.exposed_reduce_s)});
-  table.add({"    of it bubble", percent(estimate.report.bubble)});
-  table.add({"    of it waiting for transfers", seconds_text(exposed_s)});
-  table.add({"  reductions not hidden", seconds_text(estimate.report.exposed_reduce_s)});
-  table.add({"  parameters gathered", seconds_text(estimate.gather_s)});
-  table.add({"  update", seconds_text(estimate.update_s)});
-  table.add({"speed", with_commas(static_cast<int64_t>(estimate.tokens_per_s)) + " tokens/s"});
-  table.add({"MFU", percent(estimate.mfu)});
-  std::string text = fmt::format("\nEstimate on {} x {}, {} a node\n", plan.mesh.world(), hardware.name,
-                                 std::min(hardware.ranks_per_node, plan.mesh.world())) +
-                     table.text();
-  text += fmt::format(
-      "  Assumed: products reach {:.0f} % of {:.0f} TFLOP/s; {:.1f} GB/s inside a node, {:.2f} GB/s between "
-      "nodes "
-      "({}).\n  FLOPs per token as the model counts them: {:.4g} (6 * matmul parameters + attention).\n"
-      "  Source: {}.\n",
-      100 * hardware.reachable, hardware.peak_flops / 1e12, hardware.link_bytes_per_s / 1e9,
-      hardware.network_bytes_per_s / 1e9,
-      outside.empty() ? "nothing leaves a node" : "leaves a node: " + outside,
-      plan.workload.model_flops_per_token, hardware.source);
-  const double most = estimate.most_bytes + static_cast<double>(hardware.reserved_bytes);
-  text += fmt::format("\n{}: the largest rank needs {} + about {} for context and libraries = {} of {}\n",
-                      estimate.does_fit ? "Fits" : "DOES NOT FIT", bytes_text(estimate.most_bytes),
-                      bytes_text(static_cast<double>(hardware.reserved_bytes)), bytes_text(most),
-                      bytes_text(static_cast<double>(hardware.memory_bytes)));
-  if (!estimate.does_fit) {
-    text +=
-        "  What helps: larger parallel.tensor or parallel.pipeline, parallel.zero 1 with more data ranks, "
-        "smaller batch.micro.\n";
-  }
-  return text;
 }
 
 }  // namespace
@@ -282,10 +230,10 @@ std::string with_commas(int64_t number) {
 }
 
 std::string print_plan(const Plan& plan, const PrintOptions& options) {
-  std::string text = head_text(plan) + stages_text(plan) + memory_text(plan) +
-                     schedule_text(plan, options.columns) + traffic_text(plan);
+  std::string text = head_text(plan, options.why) + stages_text(plan) + memory_text(plan, options.hardware) +
+                     drawing(plan, options.columns) + traffic_text(plan);
   if (options.hardware) {
-    text += estimate_text(plan, *options.hardware);
+    text += print_estimate(plan, *options.hardware);
   } else {
     text +=
         "\nFor the time of a step and whether it fits, add --hardware NAME (h200, h100, a100-80, a100-40, "

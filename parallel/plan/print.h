@@ -11,6 +11,7 @@ namespace ptrain {
 struct PrintOptions {
   std::optional<Hardware> hardware;  // adds times and whether it fits
   int columns = 110;                 // width of the schedule's grid
+  std::string why = {};              // of what was chosen for the user; see choose()
 };
 
 /// Grid and batch, stages, memory of a rank by kind and by phase, the schedule drawn, traffic of a rank and

@@ -46,7 +46,8 @@ TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
   expect_lines(print_plan(plan, {.hardware = hardware_of("h200")}),
                {"Estimate on 16 x h200, 8 a node", "tokens/s", "MFU", "leaves a node: pipeline",
                 "Source: NVIDIA", "\nFits: the largest rank needs"});
-  expect_lines(print_plan(plan, {.hardware = hardware_of("cpu:0.2")}), {"\nDOES NOT FIT: ", "What helps:"});
+  expect_lines(print_plan(plan, {.hardware = hardware_of("cpu:0.2")}),
+               {"\nDOES NOT FIT: the largest rank needs"});
 }
 
 TEST(Print, AThousandRanksAreShownAtOnceAndNoLineIsTooLong) {
@@ -97,61 +98,6 @@ TEST(Svg, AVeryLongScheduleShowsItsBeginningAndSaysSo) {
   const std::string text = svg_of(schedule, map, simulate(schedule, map, Costs::uniform(map, 1, 2)), "long");
   EXPECT_EQ(count_of(text, "<title>"), 20'000);
   EXPECT_NE(text.find("the first 20000 actions"), std::string::npos);
-}
-
-TEST(Hardware, IsFoundByNameOrByMemory) {
-  for (const char* name : {"h200", "h100", "a100-80", "a100-40", "a10g", "l4", "cpu:16", "cpu:0.5"}) {
-    const Hardware hardware = hardware_of(name);
-    EXPECT_EQ(hardware.name, name);
-    EXPECT_GT(hardware.peak_flops, 0);
-    EXPECT_TRUE(hardware.reachable > 0 && hardware.reachable <= 1);
-    EXPECT_GT(hardware.memory_bytes, hardware.reserved_bytes);
-    EXPECT_FALSE(hardware.source.empty());
-  }
-  EXPECT_EQ(hardware_of("cpu:16").memory_bytes, int64_t{16} << 30);
-  for (const char* name : {"h300", "", "cpu:", "cpu:-1", "cpu:x", "cpu:8GiB", "cpu:nan", "cpu:inf"}) {
-    try {
-      hardware_of(name);
-      ADD_FAILURE() << name << " was accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::usage);
-    }
-  }
-}
-
-TEST(Estimate, AxesLeaveANodeWhereTheirGroupsDo) {
-  const auto text = [](const Mesh& mesh, int ranks_per_node) {
-    const Crossing crossing = crossing_of(mesh, ranks_per_node);
-    return std::string(crossing.tensor ? "t" : "") + (crossing.data ? "d" : "") +
-           (crossing.pipeline ? "p" : "");
-  };
-  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 2}, 8), "");
-  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 4}, 8), "p");
-  EXPECT_EQ(text({.pipeline = 1, .data = 4, .tensor = 4}, 8), "d");
-  EXPECT_EQ(text({.pipeline = 1, .data = 1, .tensor = 16}, 8), "t");
-  EXPECT_EQ(text({.pipeline = 2, .data = 2, .tensor = 3}, 8), "tdp");
-}
-
-TEST(Estimate, OneRankReachesWhatItsProductsReach) {
-  Plan plan = plan_of(1, 1, 1, 8);
-  // Model FLOPs as the workload counts them: then only the update is lost.
-  double flops = 0;
-  for (const Unit& unit : plan.workload.units) flops += unit.forward_flops + unit.backward_flops;
-  plan.workload.model_flops_per_token = flops;
-  const Hardware hardware = hardware_of("h100");
-  const Estimate estimate = estimate_of(plan, hardware);
-  EXPECT_NEAR(estimate.report.step_s, flops * 8 * 1536 / (hardware.peak_flops * hardware.reachable), 1e-9);
-  EXPECT_NEAR(estimate.mfu, hardware.reachable * estimate.report.step_s / estimate.step_s, 1e-9);
-  EXPECT_EQ(estimate.gather_s, 0);
-  EXPECT_GT(estimate.update_s, 0);
-}
-
-TEST(Estimate, SlowerNetworksTakeLonger) {
-  const Plan plan = plan_of(4, 2, 4, 8);
-  Hardware hardware = hardware_of("h100");
-  const double fast_s = estimate_of(plan, hardware).step_s;
-  hardware.network_bytes_per_s /= 100;
-  EXPECT_GT(estimate_of(plan, hardware).step_s, fast_s);
 }
 
 }  // namespace
