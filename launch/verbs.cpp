@@ -90,8 +90,13 @@ std::span<const Verb> verbs() {
                  {.name = "hardware",
                   .value = "NAME",
                   .help = "h200, h100, a100-80, a100-40, a10g, l4 or cpu:GIB (memory of a rank): adds times"},
+                 {.name = "prices", .value = "FILE", .help = "a buying guide at these prices, see below"},
+                 {.name = "tokens", .value = "N", .help = "of an epoch, for --prices"},
                  {.name = "svg", .value = "FILE", .help = "draws the schedule into FILE"}},
-       .details = "Needs the configuration and the model's config.json alone.",
+       .details =
+           "Needs the configuration and the model's config.json alone. Says what would fit where the plan\n"
+           "does not. FILE of --prices is YAML or JSON: an instance kind and its price an hour, such as\n"
+           "p4d.24xlarge: 12.5",
        .run = run_plan},
       {.name = "preprocess",
        .summary = "text to token documents with masks, by all ranks",

@@ -16,7 +16,7 @@
 #include "src/train/config_keys.h"
 #include "src/train/device_check.h"
 #include "src/train/model_files.h"
-#include "src/train/run_plan.h"
+#include "src/train/plan_choice.h"
 #include "src/train/trainer.h"
 
 #include <unistd.h>
@@ -143,11 +143,12 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
   ModelSpec spec;
   std::optional<Plan> plan;
   const Compute compute = compute_of(config, found_device(runtime.context.device));
+  const Hardware room = room_of_ranks(runtime.world, runtime.context.device, config, runtime.session.hosts());
   agreed(runtime.world, [&] {
     check_config(loaded, {.ranks = runtime.world.size(), .hosts = runtime.session.hosts()});
     refuse_unbuilt(loaded);
     spec = read_model_spec(config.model.path);
-    plan = plan_of(config, spec, runtime.world.size(), compute);
+    plan = chosen_plan(config, spec, runtime.world.size(), compute, room).plan;
   });
   check_memory(runtime.world, *plan, runtime.device);
   const int64_t ledger_bytes = ledger_of(*plan, runtime.world.rank()).total_bytes();

@@ -4,19 +4,50 @@
 #include "kernels/base/error.h"
 #include "launch/verbs.h"
 #include "parallel/plan/print.h"
+#include "parallel/plan/print_estimate.h"
 #include "parallel/plan/svg.h"
 #include "src/io/json.h"
 #include "src/train/config_check.h"
-#include "src/train/run_plan.h"
+#include "src/train/plan_choice.h"
+#include "src/train/price_file.h"
 
 namespace ptrain {
 namespace {
+
+constexpr std::string_view source = "--ranks says";
 
 /// A plan is for the machine named, else for the configured one, else for GPUs.
 Config::Device planned_device(const Config& config, const std::optional<Hardware>& hardware) {
   if (config.device != Config::Device::automatic) return config.device;
   const bool is_cpu = hardware && hardware->name.starts_with("cpu:");
   return is_cpu ? Config::Device::cpu : Config::Device::cuda;
+}
+
+/// What `auto` is chosen for without the name of a machine: nothing is known to be scarce.
+Hardware chosen_for(const std::optional<Hardware>& hardware) {
+  return hardware ? *hardware : ideal_hardware(std::nullopt);
+}
+
+void draw(const Plan& plan, const std::optional<Hardware>& hardware, const std::string& file) {
+  const Report report = hardware ? estimate_of(plan, *hardware).report : plan.report;
+  write_text(file, svg_of(plan.schedule, plan.map, report,
+                          fmt::format("{}, {}, {}, {} micro-batches", plan.workload.name,
+                                      to_string(plan.mesh), plan.schedule.name, plan.micros)));
+  fmt::print("\nThe schedule as a picture: {}\n", file);
+}
+
+/// How many tokens the guide is about, and the words for them.
+std::pair<double, std::string> tokens_of(const Arguments& arguments, const Config& config) {
+  if (arguments.has("tokens")) {
+    const int64_t tokens = arguments.integer("tokens", 1, 1, int64_t{1} << 60);
+    return {static_cast<double>(tokens), fmt::format("an epoch of {} tokens", with_commas(tokens))};
+  }
+  if (config.train.steps) {
+    const int64_t tokens = *config.train.steps * config.batch.global * config.data.sequence_length;
+    return {static_cast<double>(tokens),
+            fmt::format("{} steps, {} tokens", with_commas(*config.train.steps), with_commas(tokens))};
+  }
+  return {1e9, "1,000,000,000 tokens (give --tokens N for an epoch's)"};
 }
 
 }  // namespace
@@ -27,22 +58,32 @@ int run_plan(const Arguments& arguments) {
   const int ranks = static_cast<int>(arguments.integer("ranks", 1, 1, 1'000'000));
   std::optional<Hardware> hardware;
   if (arguments.has("hardware")) hardware = hardware_of(arguments.value("hardware"));
-  constexpr std::string_view source = "--ranks says";
+  std::vector<Price> prices;
+  if (arguments.has("prices")) prices = read_prices(arguments.value("prices"));
+  check(!arguments.has("tokens") || !prices.empty(), ExitCode::usage,
+        "--tokens says what --prices counts: give both");
   check_config(loaded, {.ranks = ranks, .source = source});
   refuse_unbuilt(loaded);
 
-  const ModelSpec spec = read_model_spec(loaded.config.model.path);
-  const Compute compute = compute_of(loaded.config, planned_device(loaded.config, hardware));
-  const Plan plan = plan_of(loaded.config, spec, ranks, compute, source);
-  fmt::print("{}", print_plan(plan, {.hardware = hardware}));
-  if (arguments.has("svg")) {
-    const Report report = hardware ? estimate_of(plan, *hardware).report : plan.report;
-    write_text(arguments.value("svg"),
-               svg_of(plan.schedule, plan.map, report,
-                      fmt::format("{}, {}, {}, {} micro-batches", plan.workload.name, to_string(plan.mesh),
-                                  plan.schedule.name, plan.micros)));
-    fmt::print("\nThe schedule as a picture: {}\n", arguments.value("svg"));
+  const Config& config = loaded.config;
+  const ModelSpec spec = read_model_spec(config.model.path);
+  const Compute compute = compute_of(config, planned_device(config, hardware));
+  const auto [plan, why] = chosen_plan(config, spec, ranks, compute, chosen_for(hardware), source);
+  const PlanMaker make = plan_maker(config, spec, compute, source);
+  fmt::print("{}", print_plan(plan, {.hardware = hardware, .why = why}));
+  if (hardware) {
+    const Estimate estimate = estimate_of(plan, *hardware);
+    if (!estimate.does_fit) {
+      fmt::print("{}", print_advice(advise(plan, make, *hardware), *hardware, estimate.step_s));
+    }
   }
+  if (!prices.empty()) {
+    const auto [tokens, tokens_are] = tokens_of(arguments, config);
+    const GuideRequest request{
+        .from = plan.parallel, .workload = &plan.workload, .ranks = ranks, .tokens = tokens};
+    fmt::print("{}", print_guide(request, buying_guide(request, prices, make), tokens_are));
+  }
+  if (arguments.has("svg")) draw(plan, hardware, arguments.value("svg"));
   return 0;
 }
 

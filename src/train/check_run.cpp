@@ -15,9 +15,9 @@
 #include "src/data/show_rows.h"
 #include "src/train/config_check.h"
 #include "src/train/model_files.h"
+#include "src/train/plan_choice.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
-#include "src/train/run_plan.h"
 #include "src/train/state_files.h"
 #include "src/train/weight_check.h"
 
@@ -137,11 +137,18 @@ void RunCheck::judge_configuration() {
 }
 
 void RunCheck::look_at_model() {
+  const Device& device = device_.context.device;
+  const bool is_run = request_.ranks == world_.size();  // else the run's memory is not known here
+  const Hardware room = is_run ? room_of_ranks(world_, device, config_, {}) : ideal_hardware(std::nullopt);
+  std::string why;
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
-    plan_ = plan_of(config_, spec_, request_.ranks, compute_of(config_, found_device(device_.context.device)),
-                    request_.source);
+    ChosenPlan chosen = chosen_plan(config_, spec_, request_.ranks, compute_of(config_, found_device(device)),
+                                    room, request_.source);
+    plan_ = std::move(chosen.plan);
+    why = std::move(chosen.why);
   });
+  if (!why.empty()) say("chosen          {}", why);
   say("model           {}: {}, {} parameters", config_.model.path, spec_.family,
       with_commas(parameter_count(spec_)));
   look_at_weights();

@@ -34,9 +34,9 @@ StateTypes state_types(Config::Precision precision) {
   fail(ExitCode::defect, "the precision is not resolved");
 }
 
-void check_offload(const Config& config, const Compute& compute) {
+void check_offload(const ParallelConfig& parallel, const Compute& compute) {
   check(
-      config.parallel.offload == Config::Offload::none || compute.device == DeviceKind::cuda, ExitCode::usage,
+      parallel.offload == Offload::none || compute.device == DeviceKind::cuda, ExitCode::usage,
       "parallel.offload = optimizer, but the run computes on CPUs, whose memory holds the optimizer anyway; "
       "set it to none, or device to cuda");
 }

@@ -29,7 +29,7 @@ Config::Device found_device(const Device& device);
 StateTypes state_types(Config::Precision precision);
 
 /// parallel.offload against the device. Errors: ExitCode::usage where the optimizer is in host memory anyway.
-void check_offload(const Config& config, const Compute& compute);
+void check_offload(const ParallelConfig& parallel, const Compute& compute);
 
 /// The plan's view of a configuration on `world` ranks. `precision` is resolved. What is left to choose
 /// stands at the plainest: recompute auto at none, schedule auto at 1f1b, or at interleaved with

@@ -33,13 +33,17 @@ void book_scratch(Workload& workload, const ScratchSizes& sizes, DeviceKind devi
 
 Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started) {
+  return plan_for(config, spec, parallel_config(config, world, compute.precision), world, compute, started);
+}
+
+Plan plan_for(const Config& config, const ModelSpec& spec, ParallelConfig parallel, int world,
+              const Compute& compute, std::string_view started) {
   check(config.data.sequence_length <= spec.max_positions, ExitCode::usage,
         "data.sequence_length = {}, but the model has {} positions (config.json: max_position_embeddings); "
         "set it to at "
         "most {}",
         config.data.sequence_length, spec.max_positions, spec.max_positions);
-  check_offload(config, compute);
-  ParallelConfig parallel = parallel_config(config, world, compute.precision);
+  check_offload(parallel, compute);
   parallel.is_sequence_parallel &= parallel.tensor > 1;
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   Workload workload = workload_of(spec, sequence_parallel, stages_of(parallel), parallel.types.param);

@@ -8,10 +8,15 @@
 
 namespace ptrain {
 
+/// What the configuration leaves open stands as parallel_config has it; plan_choice.h chooses.
 /// Errors: ExitCode::usage where the model and the grid do not fit, or a row is longer than the model's
 /// positions. `started`: the words for where the number of ranks comes from.
 Plan plan_of(const Config& config, const ModelSpec& spec, int world, const Compute& compute,
              std::string_view started = "mpirun started");
+
+/// The same for another choice of schedule, grid and so on.
+Plan plan_for(const Config& config, const ModelSpec& spec, ParallelConfig parallel, int world,
+              const Compute& compute, std::string_view started = "mpirun started");
 
 /// The largest sizes that the ops of a rank meet, for their scratch.
 ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute);

@@ -14,9 +14,9 @@
 #include "src/train/device_check.h"
 #include "src/train/metrics.h"
 #include "src/train/model_files.h"
+#include "src/train/plan_choice.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
-#include "src/train/run_plan.h"
 #include "src/train/state_files.h"
 #include "src/train/store.h"
 #include "src/train/tensorboard.h"
@@ -134,10 +134,14 @@ void Run::claim_output() {
 
 /// The headers of the weights too, long before the weights: what is wrong there is found at once.
 void Run::read_model() {
+  const Device& device = environment_.device.context.device;
+  const Hardware room = room_of_ranks(world_, device, config_, environment_.hosts);
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
-    plan_ = plan_of(config_, spec_, world_.size(),
-                    compute_of(config_, found_device(environment_.device.context.device)));
+    auto [plan, why] =
+        chosen_plan(config_, spec_, world_.size(), compute_of(config_, found_device(device)), room);
+    plan_ = std::move(plan);
+    if (is_first() && !why.empty()) log::info("{}", why);
     if (config_.model.init == Config::Init::pretrained) {
       weights_ = HfDir::open(config_.model.path);
       const std::vector<std::string> unused = check_weights(spec_, *weights_);

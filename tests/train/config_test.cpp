@@ -318,11 +318,11 @@ TEST(ConfigPlan, EveryAutoIsResolved) {
 }
 
 TEST(ConfigPlan, OffloadingNeedsAGpu) {
-  const Config config = with("parallel: {offload: optimizer}");
-  check_offload(config, {.device = DeviceKind::cuda});
-  check_offload(with(""), {.device = DeviceKind::cpu});
+  const ParallelConfig parallel{.offload = Offload::optimizer};
+  check_offload(parallel, {.device = DeviceKind::cuda});
+  check_offload({}, {.device = DeviceKind::cpu});
   try {
-    check_offload(config, {.device = DeviceKind::cpu});
+    check_offload(parallel, {.device = DeviceKind::cpu});
     ADD_FAILURE() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::usage);
