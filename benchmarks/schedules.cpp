@@ -117,7 +117,6 @@ class SleptStages : public StageWork {
         buffer(action.chunk, action.slot, is_activation ? 1 : 2);
   }
   void reduce(const Action&) override {}
-  void add_tied(const Action&) override {}
   std::span<const Tensor> tensors(const Action& action) override {
     const size_t which = action.kind == ActionKind::receive_activation ? 0
                          : action.kind == ActionKind::send_activation  ? 1

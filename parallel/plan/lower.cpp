@@ -103,15 +103,6 @@ size_t last_backward_of(const std::vector<Action>& program, int chunk) {
   fail(ExitCode::defect, "chunk {} has no backward", chunk);
 }
 
-/// The index of the reduction of `bucket` of `chunk`.
-size_t reduction_of(const std::vector<Action>& program, int chunk, int bucket) {
-  for (size_t i = 0; i < program.size(); ++i) {
-    const Action& action = program[i];
-    if (action.kind == ActionKind::reduce && action.chunk == chunk && action.bucket == bucket) return i;
-  }
-  fail(ExitCode::defect, "bucket {} of chunk {} is never reduced", bucket, chunk);
-}
-
 }  // namespace
 
 Schedule with_transfers(Schedule schedule, const StageMap& map) {
@@ -180,42 +171,6 @@ Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vect
     const auto place = program.erase(program.begin() + static_cast<ptrdiff_t>(last));
     program.insert(place, segments.begin(), segments.end());
   }
-  return schedule;
-}
-
-Schedule with_tied_sum(Schedule schedule, const StageMap& map) {
-  const int last_stage = map.stages() - 1;
-  const int first = map.position_of(0), last = map.position_of(last_stage);
-  if (first == last) return schedule;
-
-  // 1. First stage: its embedding is finished with its last bucket, and the other's gradient is long there.
-  std::vector<Action>& front = schedule.programs[at(first)];
-  int embedding_bucket = 0;
-  for (const Action& action : front) {
-    if (action.kind == ActionKind::reduce && action.chunk == 0) {
-      embedding_bucket = std::max(embedding_bucket, action.bucket);
-    }
-  }
-  const auto sum_of = [](int chunk, int peer) {
-    return std::vector<Action>{
-        {.kind = ActionKind::send_tied, .chunk = chunk, .peer = peer},
-        {.kind = ActionKind::receive_tied, .chunk = chunk, .peer = peer},
-        {.kind = ActionKind::add_tied, .chunk = chunk},
-    };
-  };
-  const std::vector<Action> front_sum = sum_of(0, last);
-  front.insert(front.begin() + static_cast<ptrdiff_t>(reduction_of(front, 0, embedding_bucket)),
-               front_sum.begin(), front_sum.end());
-
-  // 2. Last stage: sends as soon as its head is finished; receives, adds and reduces at the very end, since
-  // the first stage finishes last.
-  std::vector<Action>& back = schedule.programs[at(last)];
-  const int chunk = map.chunk_of(last_stage);
-  const std::vector<Action> back_sum = sum_of(chunk, first);
-  const size_t reduction = reduction_of(back, chunk, 0);
-  const Action reduce = back[reduction];
-  back[reduction] = back_sum[0];
-  back.insert(back.end(), {back_sum[1], back_sum[2], reduce});
   return schedule;
 }
 

@@ -30,7 +30,7 @@ struct Plan {
   int zero = 0;      // parallel.zero, but at most 1 on one data rank, where there is nothing to share
   bool is_tied_apart = false;  // first and last stage have a copy each of the embedding
   std::vector<StagePlan> stages;
-  Schedule schedule;                    // lowered: transfers, tied sum, reductions, slots
+  Schedule schedule;                    // lowered: transfers, hands, reductions, slots
   Costs costs;                          // by FLOPs (seconds at 1 FLOP/s), transfers free
   Report report;                        // simulate(schedule, map, costs)
   std::vector<std::vector<int>> slots;  // [position][chunk]

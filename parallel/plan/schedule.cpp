@@ -36,12 +36,6 @@ std::string_view name_of(ActionKind kind) {
       return "send gradient";
     case ActionKind::receive_gradient:
       return "receive gradient";
-    case ActionKind::send_tied:
-      return "send tied gradient";
-    case ActionKind::receive_tied:
-      return "receive tied gradient";
-    case ActionKind::add_tied:
-      return "add tied gradient";
     case ActionKind::hand_activation:
       return "hand activation";
     case ActionKind::hand_gradient:
@@ -72,13 +66,11 @@ bool is_compute(ActionKind kind) {
 }
 
 bool is_send(ActionKind kind) {
-  return kind == ActionKind::send_activation || kind == ActionKind::send_gradient ||
-         kind == ActionKind::send_tied;
+  return kind == ActionKind::send_activation || kind == ActionKind::send_gradient;
 }
 
 bool is_receive(ActionKind kind) {
-  return kind == ActionKind::receive_activation || kind == ActionKind::receive_gradient ||
-         kind == ActionKind::receive_tied;
+  return kind == ActionKind::receive_activation || kind == ActionKind::receive_gradient;
 }
 
 bool is_hand(ActionKind kind) {
@@ -93,9 +85,6 @@ TransferLane lane_of(ActionKind kind) {
     case ActionKind::send_gradient:
     case ActionKind::receive_gradient:
       return TransferLane::gradient;
-    case ActionKind::send_tied:
-    case ActionKind::receive_tied:
-      return TransferLane::tied;
     default:
       fail(ExitCode::defect, "{} has no lane", name_of(kind));
   }
@@ -113,12 +102,6 @@ std::string to_string(const Action& action) {
       return fmt::format("I{}{}", action.micro, chunk);
     case ActionKind::backward_weights:
       return fmt::format("W{}{}{}", action.micro, chunk, bucket);
-    case ActionKind::send_tied:
-      return fmt::format("{} to {}", name_of(action.kind), action.peer);
-    case ActionKind::receive_tied:
-      return fmt::format("{} from {}", name_of(action.kind), action.peer);
-    case ActionKind::add_tied:
-      return std::string(name_of(action.kind));
     case ActionKind::hand_activation:
     case ActionKind::hand_gradient:
       return fmt::format("{} {}{} to '{}", name_of(action.kind), action.micro, chunk, action.to_chunk);

@@ -1,5 +1,5 @@
 // What each rank of a pipeline does, in order, as lists of actions: the schedules themselves and the passes
-// that lower them (transfers, tied weights, reductions, slots). Pure: nothing here runs anything; see
+// that lower them (transfers, hands, reductions, slots). Pure: nothing here runs anything; see
 // simulate.h for judging a schedule and parallel/run/pipeline.h for playing it.
 //
 // A *position* is a place along the pipeline axis, a *stage* a run of layers, a *chunk* the index of a stage
@@ -22,9 +22,6 @@ enum class ActionKind : uint8_t {
   receive_activation,
   send_gradient,  // to the stage before; starts and returns
   receive_gradient,
-  send_tied,  // the own gradient of the tied embedding, to the other end of the pipeline
-  receive_tied,
-  add_tied,         // own + received, both known
   hand_activation,  // to the next stage where it lies on the same position: a copy in memory
   hand_gradient,    // to the stage before where it lies on the same position
   reduce,           // starts the sum of a bucket's gradients over the data axis
@@ -38,7 +35,8 @@ bool is_send(ActionKind kind);
 bool is_receive(ActionKind kind);
 bool is_hand(ActionKind kind);
 
-/// Messages of one lane between two positions arrive in the order in which they were sent.
+/// Messages of one lane between two positions arrive in the order in which they were sent. No action moves
+/// tied gradients: they are exchanged when a step's sums are done.
 enum class TransferLane : uint8_t { activation, gradient, tied };
 TransferLane lane_of(ActionKind kind);  // of a send or receive
 std::string_view name_of(TransferLane lane);
@@ -138,11 +136,6 @@ Schedule with_transfers(Schedule schedule, const StageMap& map);
 /// bucket's reduction as soon as its gradients are whole; a gradient's send or hand goes before the last
 /// reduction. buckets[stage] = number of buckets of that stage; bucket 0 is finished first.
 Schedule with_reductions(Schedule schedule, const StageMap& map, const std::vector<int>& buckets);
-
-/// The tied embedding's gradients on the first and the last stage: each side sends its own and adds the
-/// other's before the reduction of the bucket that holds them (the last of the first stage, the first of the
-/// last stage). Needs reductions; does nothing with one position.
-Schedule with_tied_sum(Schedule schedule, const StageMap& map);
 
 /// Gives every micro the lowest free slot of its chunk, held from what brings its activation until its
 /// backward (both halves) is done, and names it in all actions of that micro.

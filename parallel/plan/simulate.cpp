@@ -60,11 +60,6 @@ class Simulation {
   Pass& pass_of(int stage, int micro, TransferLane lane) {
     return passes_[(at(stage) * at(micros_) + at(micro)) * 2 + static_cast<size_t>(lane)];
   }
-  size_t& message_of(int position, const Action& action, TransferLane lane) {
-    return lane == TransferLane::tied
-               ? tied_message_[at(position)]
-               : pass_of(map_.stage_of(position, action.chunk), action.micro, lane).message;
-  }
   /// The reason of a wait, made only when somebody will read it: most waits end.
   template <class... Args>
   Wait wait(int peer, fmt::format_string<Args...> text, Args&&... args) const {
@@ -90,7 +85,6 @@ class Simulation {
   std::vector<std::vector<int>> segments_;  // [stage]: bucket segments of the last backward, at least one
   std::vector<std::vector<Wire>> wires_;    // [sender]
   std::vector<Pass> passes_;                // [(stage * micros + micro) * 2 + lane]
-  std::vector<size_t> tied_message_;        // [position]
   Report report_;
 };
 
@@ -109,7 +103,6 @@ Simulation::Simulation(const Schedule& schedule, const StageMap& map, const Cost
   report_.intervals.resize(positions);
   wires_.resize(positions);
   passes_.resize(at(map.stages()) * at(micros_) * 2);
-  tied_message_.assign(positions, nowhere);
   bool has_slots = true;
   for (int position = 0; position < map.positions(); ++position) {
     report_.intervals[at(position)].reserve(programs_[at(position)].size());
@@ -128,13 +121,10 @@ Simulation::Simulation(const Schedule& schedule, const StageMap& map, const Cost
 
 void Simulation::check_action(int position, const Action& action) const {
   const auto is_inside = [&](int chunk) { return chunk >= 0 && chunk < map_.chunks(); };
-  const bool has_micro =
-      is_compute(action.kind) || is_hand(action.kind) ||
-      ((is_send(action.kind) || is_receive(action.kind)) && lane_of(action.kind) != TransferLane::tied);
   const bool has_peer = is_send(action.kind) || is_receive(action.kind);
   const bool is_known = (!has_peer || (action.peer >= 0 && action.peer < map_.positions())) &&
                         is_inside(action.chunk) && (!is_hand(action.kind) || is_inside(action.to_chunk)) &&
-                        (!has_micro || (action.micro >= 0 && action.micro < micros_));
+                        (action.kind == ActionKind::reduce || (action.micro >= 0 && action.micro < micros_));
   if (!is_known)
     fail(ExitCode::defect, "position {}: {} names what there is not", position, to_string(action));
 }
@@ -148,9 +138,7 @@ Wire& Simulation::wire_of(int sender, int receiver, TransferLane lane) {
 }
 
 double Simulation::cost_of(TransferLane lane) const {
-  return lane == TransferLane::activation ? costs_.activation_s
-         : lane == TransferLane::gradient ? costs_.gradient_s
-                                          : costs_.tied_s;
+  return lane == TransferLane::activation ? costs_.activation_s : costs_.gradient_s;
 }
 
 double Simulation::duration_of(int stage, const Action& action) const {
@@ -173,22 +161,21 @@ void Simulation::advance(int position, Interval interval) {
 /// The message that a receive of (chunk, micro) was matched with, once it is sent.
 std::optional<Wait> Simulation::wait_for(int position, const Action& action, TransferLane lane,
                                          Message& message) {
-  const int micro = lane == TransferLane::tied ? -1 : action.micro;
-  const size_t index = message_of(position, action, lane);
-  if (index == nowhere) return wait(-1, "its {} is never received: the receive is missing", name_of(lane));
   const int stage = map_.stage_of(position, action.chunk);
-  const int peer = lane == TransferLane::tied ? map_.position_of(stage == 0 ? map_.stages() - 1 : 0)
-                                              : map_.position_of(stage + (is_forward(action.kind) ? -1 : 1));
+  const size_t index = pass_of(stage, action.micro, lane).message;
+  if (index == nowhere) return wait(-1, "its {} is never received: the receive is missing", name_of(lane));
+  const int peer = map_.position_of(stage + (is_forward(action.kind) ? -1 : 1));
   const std::vector<Message>& sent = wire_of(peer, position, lane).messages;
   if (sent.size() <= index) {
-    return wait(peer, "the {} of micro-batch {} is not sent by position {}", name_of(lane), micro, peer);
+    return wait(peer, "the {} of micro-batch {} is not sent by position {}", name_of(lane), action.micro,
+                peer);
   }
   message = sent[index];
-  if (lane != TransferLane::tied && (message.chunk != action.chunk || message.micro != micro)) {
+  if (message.chunk != action.chunk || message.micro != action.micro) {
     return wait(-1,
                 "message {} of the {} lane from position {} is micro-batch {}, received as micro-batch {}: "
                 "sends and receives of a lane are in different order",
-                index, name_of(lane), peer, message.micro, micro);
+                index, name_of(lane), peer, message.micro, action.micro);
   }
   return std::nullopt;
 }
@@ -258,7 +245,8 @@ void Simulation::send(int position, const Action& action, double sent_s) {
 
 void Simulation::receive(int position, const Action& action) {
   const TransferLane lane = lane_of(action.kind);
-  message_of(position, action, lane) = wire_of(action.peer, position, lane).received++;
+  pass_of(map_.stage_of(position, action.chunk), action.micro, lane).message =
+      wire_of(action.peer, position, lane).received++;
 }
 
 /// A copy in memory; that its source is made is for the validator, or for who needs it.
@@ -306,13 +294,6 @@ std::optional<Wait> Simulation::step(int position) {
     advance(position, {now_s, now_s});
   } else if (is_hand(action.kind)) {
     hand(position, action);
-  } else if (action.kind == ActionKind::add_tied) {
-    Message message;
-    if (auto wait = wait_for(position, action, TransferLane::tied, message)) return wait;
-    const double ready_s = std::max(now_s, message.arrival_s);
-    report_.exposed_transfer_s[at(position)] +=
-        std::max(0.0, message.arrival_s - std::max(now_s, message.sent_s));
-    advance(position, {ready_s, ready_s});
   } else {
     const int stage = map_.stage_of(position, action.chunk);
     const double cost_s = costs_.reduce_s.empty() ? 0 : costs_.reduce_s[at(stage)][at(action.bucket)];

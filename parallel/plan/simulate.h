@@ -16,7 +16,6 @@ struct Costs {
   std::vector<double> input_share;  // [stage] of backward_s that is the input half; empty = one half
   double activation_s = 0;          // one transfer to the next stage
   double gradient_s = 0;            // one transfer to the stage before
-  double tied_s = 0;                // one transfer of the tied embedding's gradient
   double hand_s = 0;  // one hand to another chunk of the position, which computes nothing meanwhile
   std::vector<std::vector<double>> reduce_s;      // [stage][bucket]; empty = nothing
   std::vector<std::vector<double>> bucket_share;  // [stage][bucket] of backward_s; empty = equal shares

@@ -124,10 +124,6 @@ std::string StageCheck::missing() const {
   return "";
 }
 
-bool is_tied(ActionKind kind) {
-  return kind == ActionKind::send_tied || kind == ActionKind::receive_tied || kind == ActionKind::add_tied;
-}
-
 /// A message by what its receiver calls it.
 using MessageName = std::tuple<int, int>;  // chunk, micro
 struct LaneCheck {
@@ -137,7 +133,6 @@ using Lanes = std::map<std::tuple<int, int, TransferLane>, LaneCheck>;  // sende
 
 MessageName sent_name(const StageMap& map, int position, const Action& action) {
   const TransferLane lane = lane_of(action.kind);
-  if (lane == TransferLane::tied) return {0, 0};
   const int stage = map.stage_of(position, action.chunk) + (lane == TransferLane::activation ? 1 : -1);
   if (stage < 0 || stage >= map.stages() || map.position_of(stage) != action.peer) return {-1, action.micro};
   return {map.chunk_of(stage), action.micro};
@@ -317,8 +312,7 @@ std::string fault_of_shape(const Action& action, const StageMap& map, int micros
     return fmt::format("{} is in chunk {} of {}", to_string(action),
                        is_outside(action.chunk) ? action.chunk : action.to_chunk, map.chunks());
   }
-  const bool has_micro = action.kind != ActionKind::reduce && !is_tied(action.kind);
-  if (has_micro && (action.micro < 0 || action.micro >= micros))
+  if (action.kind != ActionKind::reduce && (action.micro < 0 || action.micro >= micros))
     return fmt::format("{} is none of the {} micro-batches", to_string(action), micros);
   return "";
 }
@@ -347,8 +341,7 @@ std::string fault_of(const Schedule& schedule, const StageMap& map, const std::v
       if (is_send(action.kind)) {
         lanes[{position, action.peer, lane_of(action.kind)}].sent.push_back(sent_name(map, position, action));
       } else if (is_receive(action.kind)) {
-        lanes[{action.peer, position, lane_of(action.kind)}].received.push_back(
-            is_tied(action.kind) ? MessageName{0, 0} : MessageName{action.chunk, action.micro});
+        lanes[{action.peer, position, lane_of(action.kind)}].received.push_back({action.chunk, action.micro});
       }
     }
   }

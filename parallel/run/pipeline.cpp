@@ -13,9 +13,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t activation = 0, gradient = 1;
 
 Lane wire_of(TransferLane lane) {
-  return lane == TransferLane::activation ? Lane::activation
-         : lane == TransferLane::gradient ? Lane::gradient
-                                          : Lane::control;
+  return lane == TransferLane::activation ? Lane::activation : Lane::gradient;
 }
 
 }  // namespace
@@ -47,12 +45,12 @@ Pipeline::SlotTransfers& Pipeline::slot_at(int chunk, int slot) {
 
 Pipeline::Transfers& Pipeline::sends_of(const Action& action) {
   const TransferLane lane = lane_of(action.kind);
-  return lane == TransferLane::tied ? tied_sends_ : slot_of(action).sends[static_cast<size_t>(lane)];
+  return slot_of(action).sends[static_cast<size_t>(lane)];
 }
 
 Pipeline::Transfers& Pipeline::receives_of(const Action& action) {
   const TransferLane lane = lane_of(action.kind);
-  return lane == TransferLane::tied ? tied_receives_ : slot_of(action).receives[static_cast<size_t>(lane)];
+  return slot_of(action).receives[static_cast<size_t>(lane)];
 }
 
 /// Where the transfers of `action` go; its span begins.
@@ -86,8 +84,6 @@ void Pipeline::look() {
       std::ranges::for_each(slot.receives, look_at);
     }
   }
-  look_at(tied_sends_);
-  look_at(tied_receives_);
 }
 
 void Pipeline::send(StageWork& work, const Action& action) {
@@ -145,10 +141,6 @@ void Pipeline::run(StageWork& work) {
     const Action& action = program_[i];
     // 1. Wait for what it needs; its own time begins after that.
     if (is_compute(action.kind) || is_hand(action.kind)) make_ready(action);
-    if (action.kind == ActionKind::add_tied) {
-      wait_all(tied_receives_);
-      wait_all(tied_sends_);  // its memory is about to become the sum
-    }
     const double begin_s = is_traced ? tracer_->now_s() : 0;
     intervals_[i].begin_s = now_s();
     // 2. Act.
@@ -162,8 +154,6 @@ void Pipeline::run(StageWork& work) {
       receive(work, action);
     } else if (is_hand(action.kind)) {
       work.hand(action);
-    } else if (action.kind == ActionKind::add_tied) {
-      work.add_tied(action);
     } else {
       work.reduce(action);
     }

@@ -29,8 +29,6 @@ class StageWork {
   virtual void hand(const Action& action) = 0;
   /// Starts the sum of action.bucket's gradients; must not wait for the data axis.
   virtual void reduce(const Action& action) = 0;
-  /// Adds the received gradient of the tied embedding to the own one.
-  virtual void add_tied(const Action& action) { (void)action; }
   /// The bundle that a send or receive moves: contiguous tensors, as many and as large as at the other end.
   /// send_activation: the slot's output; receive_activation: its input; receive_gradient: the gradient of
   /// the output; send_gradient: that of the input. Valid until the next call.
@@ -91,7 +89,6 @@ class Pipeline {
   Communicator* pipeline_;
   std::vector<std::vector<SlotTransfers>> slots_;  // [chunk][slot]
   std::vector<bool> is_last_;                      // [chunk]: no activation leaves it, it makes gradients
-  Transfers tied_sends_, tied_receives_;
   std::vector<Interval> intervals_;
   Tracer* tracer_ = nullptr;
 };

@@ -52,18 +52,8 @@ class DeviceStage : public StageWork {
   }
   void hand(const Action& action) override { fail(ExitCode::defect, "{} on one stage", to_string(action)); }
   void reduce(const Action&) override {}
-  void add_tied(const Action&) override {
-    enqueue(compute_, [this] {
-      for (int64_t i = 0; i < elements; ++i) tied.view.as<double>()[i] += received_.view.as<double>()[i];
-    });
-  }
-
   std::span<const Tensor> tensors(const Action& action) override {
     bundle_.clear();
-    if (lane_of(action.kind) == TransferLane::tied) {
-      bundle_.push_back(action.kind == ActionKind::send_tied ? tied.view : received_.view);
-      return bundle_;
-    }
     Slot& slot = slots_[static_cast<size_t>(action.slot)];
     const Tensor all = action.kind == ActionKind::receive_activation ? slot.x.view
                        : action.kind == ActionKind::send_activation  ? slot.y.view
@@ -74,7 +64,6 @@ class DeviceStage : public StageWork {
   }
 
   static constexpr int64_t elements = 19;
-  OwnedTensor tied = OwnedTensor({elements}, DType::f64, gpu);
   int wrong = 0;
 
  private:
@@ -96,7 +85,6 @@ class DeviceStage : public StageWork {
   const Stream& compute_;
   int stage_, stages_;
   std::vector<Slot> slots_;
-  OwnedTensor received_ = OwnedTensor({elements}, DType::f64, gpu);
   std::vector<Tensor> bundle_;
 };
 
@@ -113,7 +101,6 @@ int play(const Plan& plan, Through through, uint64_t seed) {
   run_device_ranks(test, [&](DeviceRank& at) {
     const int position = at.host.rank(), positions = at.host.size();
     DeviceStage stage(at.compute, position, positions, plan.slots[static_cast<size_t>(position)][0]);
-    at.put(std::vector<double>(DeviceStage::elements, position == 0 ? 1.25 : 2.5), stage.tied.view);
     Pipeline pipeline(plan.program(position), at.comms.pipeline.get());
     for (int step = 1; step <= 2; ++step) {
       const int64_t waited = emulation::counts().synchronizations;
@@ -122,11 +109,7 @@ int play(const Plan& plan, Through through, uint64_t seed) {
         EXPECT_EQ(emulation::counts().synchronizations, waited);
       }
     }
-    const std::vector<double> tied = at.get<double>(stage.tied.view);
-    // Both ends add the other's: 3.75 after the first step, twice that after the second.
-    if (position == 0 || position + 1 == positions) {
-      EXPECT_EQ(tied, std::vector<double>(tied.size(), 7.5));
-    }
+    at.compute.synchronize();  // what is enqueued counts wrong numbers, in memory of the stage
     if (through != Through::host) {
       EXPECT_EQ(at.comms.pipeline->scratch_growths(), 0);
     }

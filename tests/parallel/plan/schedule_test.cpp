@@ -63,25 +63,6 @@ TEST(Schedule, ReductionsStartWithinTheLastBackwardAndBehindItsSend) {
             "reduce/2");
 }
 
-TEST(Schedule, TiedGradientsAreAddedBeforeTheirReductionOnBothEnds) {
-  const StageMap map(3);
-  const Schedule schedule =
-      with_tied_sum(with_reductions(with_transfers(gpipe(map, 1), map), map, {2, 1, 2}), map);
-  EXPECT_EQ(text_of(schedule.programs[0]),
-            "F0, send activation 0 to 1, receive gradient 0 from 1, B0/0, reduce/0, B0/1, send tied gradient "
-            "to 2, receive tied gradient from 2, add tied gradient, reduce/1");
-  EXPECT_EQ(text_of(schedule.programs[2]),
-            "receive activation 0 from 1, F0, B0/0, send tied gradient to 0, B0/1, send gradient 0 to 1, "
-            "reduce/1, receive tied gradient from 0, add tied gradient, reduce/0");
-  EXPECT_EQ(fault_of(schedule, map, {2, 1, 2}), "");
-}
-
-TEST(Schedule, ATiedSumOnOnePositionIsNothing) {
-  const StageMap map(1);
-  const Schedule schedule = with_reductions(gpipe(map, 2), map, {1});
-  EXPECT_EQ(with_tied_sum(schedule, map).programs, schedule.programs);
-}
-
 TEST(Schedule, EarlyReceivesPassOneComputeOfAnotherSlot) {
   const StageMap map(2);
   const Schedule schedule = with_early_receives(with_slots(with_transfers(one_f_one_b(map, 3), map), map));
@@ -105,7 +86,6 @@ Lowered random_schedule(Cases& cases) {
   }
   Schedule schedule = cases.coin() ? gpipe(lowered.map, micros) : one_f_one_b(lowered.map, micros);
   schedule = with_reductions(with_transfers(std::move(schedule), lowered.map), lowered.map, lowered.buckets);
-  if (cases.coin()) schedule = with_tied_sum(std::move(schedule), lowered.map);
   lowered.schedule = with_slots(std::move(schedule), lowered.map);
   if (cases.coin()) lowered.schedule = with_early_receives(std::move(lowered.schedule));
   return lowered;
@@ -131,7 +111,7 @@ TEST(Schedule, GpipeOverSeveralChunksKeepsItsLanesInOrder) {
       const StageMap map(positions, chunks);
       const std::vector<int> buckets(static_cast<size_t>(map.stages()), 2);
       Schedule schedule = with_transfers(gpipe(map, 5), map);
-      schedule = with_slots(with_tied_sum(with_reductions(std::move(schedule), map, buckets), map), map);
+      schedule = with_slots(with_reductions(std::move(schedule), map, buckets), map);
       EXPECT_EQ(fault_of(schedule, map, buckets), "") << positions << " positions, " << chunks << " chunks";
     }
   }

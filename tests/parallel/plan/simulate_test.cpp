@@ -55,7 +55,6 @@ TEST(Simulate, LoweringChangesNoTimes) {
     }
     const Schedule plain = cases.coin() ? gpipe(map, m) : one_f_one_b(map, m);
     Schedule lowered = with_reductions(with_transfers(plain, map), map, buckets);
-    if (cases.coin()) lowered = with_tied_sum(std::move(lowered), map);
     lowered = with_early_receives(with_slots(std::move(lowered), map));
     const Report a = simulate(plain, map, costs), b = simulate(lowered, map, costs);
     ASSERT_TRUE(a.is_complete && b.is_complete) << a.explanation << b.explanation;

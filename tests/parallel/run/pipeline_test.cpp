@@ -29,8 +29,6 @@ class RecordingStages : public StageWork {
         }
       }
     }
-    tied_.assign(5, position == 0 ? 1.25 : 2.5);
-    received_tied_.assign(5, -1);
   }
 
   void forward(const Action& action) override {
@@ -77,21 +75,12 @@ class RecordingStages : public StageWork {
 
   void reduce(const Action& action) override { played.push_back(action); }
 
-  void add_tied(const Action& action) override {
-    played.push_back(action);
-    for (size_t i = 0; i < tied_.size(); ++i) tied_[i] += received_tied_[i];
-  }
-
   std::span<const Tensor> tensors(const Action& action) override {
     if (is_receive(action.kind)) nap();  // so that a send lies and waits, and overwriting it would show
     bundle_.clear();
     const auto add = [&](std::vector<double>& values) {
       bundle_.push_back(Tensor(values.data(), {static_cast<int64_t>(values.size())}, DType::f64));
     };
-    if (lane_of(action.kind) == TransferLane::tied) {
-      add(action.kind == ActionKind::send_tied ? tied_ : received_tied_);
-      return bundle_;
-    }
     Slot& slot = slot_at(action.chunk, action.slot);
     Part& part = action.kind == ActionKind::receive_activation ? slot.x
                  : action.kind == ActionKind::send_activation  ? slot.y
@@ -100,9 +89,7 @@ class RecordingStages : public StageWork {
     return bundle_;
   }
 
-  const std::vector<double>& tied() const { return tied_; }
-
-  std::vector<Action> played;  // compute, hands, reductions and sums, in order
+  std::vector<Action> played;  // compute, hands and reductions, in order
   int nap_us = 0;
 
  private:
@@ -142,7 +129,6 @@ class RecordingStages : public StageWork {
   StageMap map_;
   int position_;
   std::vector<std::vector<Slot>> slots_;  // [chunk][slot]
-  std::vector<double> tied_, received_tied_;
   std::vector<Tensor> bundle_;
 };
 
@@ -161,7 +147,6 @@ Lowered lowered(const char* name, int positions, int micros, int buckets,
   Schedule schedule = with_transfers(named.make(result.map, micros), result.map);
   schedule = with_reductions(std::move(schedule), result.map,
                              std::vector<int>(static_cast<size_t>(result.map.stages()), buckets));
-  schedule = with_tied_sum(std::move(schedule), result.map);
   result.schedule = with_slots(std::move(schedule), result.map);
   if (receives == Receives::early) result.schedule = with_early_receives(std::move(result.schedule));
   result.slots = slots_of(result.schedule, result.map);
@@ -180,10 +165,6 @@ void play(Communicator& pipeline, const Lowered& plan, const std::vector<int64_t
   for (const Action& action : program) {
     if (!is_send(action.kind) && !is_receive(action.kind)) expected.push_back(action);
   }
-  const int last = plan.map.position_of(plan.map.stages() - 1);
-  const bool is_tied_apart = last != 0 && std::ranges::any_of(program, [](const Action& action) {
-                               return action.kind == ActionKind::add_tied;
-                             });
   for (int step = 1; step <= 2; ++step) {
     stages.played.clear();
     player.run(stages);
@@ -193,9 +174,6 @@ void play(Communicator& pipeline, const Lowered& plan, const std::vector<int64_t
       EXPECT_GE(interval.begin_s, now_s);
       EXPECT_GE(interval.end_s, interval.begin_s);
       now_s = interval.end_s;
-    }
-    if (is_tied_apart) {
-      for (double value : stages.tied()) EXPECT_EQ(value, step * 3.75);
     }
   }
 }

@@ -75,7 +75,6 @@ class SmallStage : public StageWork {
   void backward(const Action&) override {}
   void hand(const Action&) override {}
   void reduce(const Action&) override {}
-  void add_tied(const Action&) override {}
   std::span<const Tensor> tensors(const Action& action) override {
     const size_t which = action.kind == ActionKind::receive_activation ? 0
                          : action.kind == ActionKind::send_activation  ? 1
