@@ -39,7 +39,8 @@ class Launcher {
     for (int slots : plan.slots[at(position_)]) slots_.emplace_back(at(slots));
     is_last_.resize(slots_.size(), true);
     for (const Action& action : plan_.program(rank_)) {
-      if (action.kind == ActionKind::send_activation) is_last_[at(action.chunk)] = false;
+      if (action.kind == ActionKind::send_activation || action.kind == ActionKind::hand_activation)
+        is_last_[at(action.chunk)] = false;
     }
   }
 
@@ -66,6 +67,8 @@ class Launcher {
     if (is_forward(action.kind)) return forward(action);
     if (is_backward(action.kind)) return backward(action);
     if (is_send(action.kind) || is_receive(action.kind)) return move(action);
+    if (action.kind == ActionKind::hand_gradient)
+      return wait_all(slots_[at(action.to_chunk)][at(action.to_slot)].sends[1]);
     if (action.kind == ActionKind::reduce) reduce(layout_.bucket_of(action.chunk, action.bucket));
   }
 
@@ -101,9 +104,11 @@ class Launcher {
 
   void backward(const Action& action) {
     Slot& slot = slot_of(action);
-    if (action.kind != ActionKind::backward_weights) wait_all(slot.receives[1]);
+    if (action.kind != ActionKind::backward_weights) {
+      wait_all(slot.receives[1]);
+      wait_all(slot.sends[1]);
+    }
     if (action.kind == ActionKind::backward_input) wait_all(slot.sends[0]);
-    wait_all(slot.sends[1]);
     const StagePlan& stage = stage_of(action);
     const Range units = action.bucket < 0 ? stage.units : stage.bucket_units[at(action.bucket)];
     for (int64_t unit = units.end(); unit-- > units.begin;) {
@@ -319,7 +324,7 @@ class Launcher {
   int rank_;
   int position_;
   FlatLayout layout_;
-  std::vector<bool> is_last_;             // [chunk]: no activation leaves it
+  std::vector<bool> is_last_;             // [chunk]: no activation leaves it, it makes gradients
   std::vector<std::vector<Slot>> slots_;  // [chunk][slot]
   std::vector<int> reductions_, reduced_;
   Residency residency_;
