@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "tests/parallel/plan/random_cases.h"
 
@@ -17,6 +18,7 @@ struct Grid {
   int zero = 1;
   bool is_sequence_parallel = false;
   int micros = 5;
+  int virtual_stages = 1;
 };
 
 /// The collectives of a model with sequence parallelism in the place of the toy's all-reduces.
@@ -43,6 +45,7 @@ Plan plan_of(const Grid& grid) {
   const ParallelConfig parallel{.tensor = grid.tensor,
                                 .pipeline = grid.pipeline,
                                 .data = grid.data,
+                                .virtual_stages = grid.virtual_stages,
                                 .schedule = grid.schedule,
                                 .is_sequence_parallel = grid.is_sequence_parallel && grid.tensor > 1,
                                 .zero = grid.zero,
@@ -77,6 +80,27 @@ TEST(LaunchOrder, EveryGridOfUpToEightRanksFits) {
     }
   }
   EXPECT_GT(plans, 150);
+}
+
+TEST(LaunchOrder, SchedulesWithChunksAndHalvesFit) {
+  using enum ScheduleName;
+  for (const auto& [schedule, virtual_stages] :
+       {std::pair(interleaved, 2), {zero_bubble, 1}, {zero_bubble, 2}}) {
+    for (int pipeline : {2, 3, 4}) {
+      for (int micros : {1, 3, 5, 12}) {
+        for (int data : {1, 2}) {
+          const Plan plan = plan_of({.tensor = 2,
+                                     .pipeline = pipeline,
+                                     .data = data,
+                                     .schedule = schedule,
+                                     .micros = micros,
+                                     .virtual_stages = virtual_stages});
+          EXPECT_EQ(launch_fault(plan.mesh, all_launches(plan)), "")
+              << name_of(schedule) << " " << virtual_stages << " " << to_string(plan.mesh) << " " << micros;
+        }
+      }
+    }
+  }
 }
 
 TEST(LaunchOrder, WhatIsSentAlongThePipelineIsWhatTheTrafficCounts) {
