@@ -58,8 +58,18 @@ void Tracer::note(const Action& action, double begin_s, double end_s) {
        .peer = action.peer});
 }
 
-void Tracer::note(std::string_view name, SpanCategory category, double begin_s, double end_s) {
-  add({.name = name, .category = category, .begin_s = begin_s, .end_s = end_s, .step = step_});
+void Tracer::note(std::string_view name, SpanCategory category, double begin_s, double end_s, int bucket) {
+  add({.name = name,
+       .category = category,
+       .begin_s = begin_s,
+       .end_s = end_s,
+       .step = step_,
+       .bucket = bucket});
+}
+
+void WatchedTransfer::close() {
+  Tracer* const tracer = std::exchange(tracer_, nullptr);
+  if (tracer != nullptr) tracer->note(name_, SpanCategory::collective, begin_s_, tracer->now_s(), bucket_);
 }
 
 }  // namespace ptrain

@@ -6,8 +6,10 @@
 #include <functional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "parallel/comm/communicator.h"
 #include "parallel/plan/schedule.h"
 
 namespace ptrain {
@@ -53,8 +55,8 @@ class Tracer {
   double now_s() const { return now_s_(); }
 
   void note(const Action& action, double begin_s, double end_s);
-  /// What no action stands for.
-  void note(std::string_view name, SpanCategory category, double begin_s, double end_s);
+  /// What no action of the pipeline stands for.
+  void note(std::string_view name, SpanCategory category, double begin_s, double end_s, int bucket = -1);
 
   std::span<const Span> spans() const { return spans_; }
   int64_t dropped() const { return dropped_; }  // of this step
@@ -70,6 +72,38 @@ class Tracer {
   int64_t dropped_ = 0;
   int64_t step_ = 0;
   bool is_on_ = false;
+};
+
+/// A started collective that is noted when it is done: from its start until it was seen to be done, or waited
+/// for. It belongs to the step that is traced then, even where it was started before.
+class WatchedTransfer {
+ public:
+  WatchedTransfer() = default;
+  /// name: of static storage. tracer: null for none.
+  WatchedTransfer(Transfer transfer, Tracer* tracer, std::string_view name, int bucket)
+      : transfer_(std::move(transfer)),
+        tracer_(tracer),
+        name_(name),
+        bucket_(bucket),
+        begin_s_(tracer != nullptr ? tracer->now_s() : 0) {}
+
+  void wait() {
+    transfer_.wait();
+    close();
+  }
+  /// Notes it if it is done by now; asks only where that can be told.
+  void look() {
+    if (tracer_ != nullptr && tracer_->sees_transfers() && transfer_.is_done()) close();
+  }
+
+ private:
+  void close();
+
+  Transfer transfer_;
+  Tracer* tracer_ = nullptr;  // null once it is noted
+  std::string_view name_;
+  int bucket_ = -1;
+  double begin_s_ = 0;
 };
 
 /// A phase from here to the end of the block. tracer: null for none.

@@ -1,5 +1,6 @@
 #include "parallel/run/tracer.h"
 
+#include <array>
 #include <map>
 
 #include "kernels/base/error.h"
@@ -191,6 +192,68 @@ TEST(Tracer, OnADeviceNoTransferIsAskedWhetherItIsDone) {
       EXPECT_FALSE(has_sent && span.category == SpanCategory::compute) << name_of(span);
     }
     EXPECT_TRUE(has_sent);
+  });
+}
+
+TEST(Tracer, AStartedCollectiveIsNotedOnceItIsSeenToBeDoneAndNotBefore) {
+  run_ranks(2, [](Communicator& world) {
+    Tracer tracer(counting_clock(), SpanTimes::happened, 10);
+    std::array<float, 4> whole{1, 2, 3, 4};
+    std::array<float, 2> part{};
+    const Tensor from(whole.data(), {4}, DType::f32), to(part.data(), {2}, DType::f32);
+    int go = 0;
+    const Tensor message(&go, {1}, DType::i32);
+    tracer.begin(1);
+    // Rank 1 starts its own only after rank 0 has looked: then it cannot be done yet.
+    if (world.rank() == 1) world.irecv(message, 0, Lane::control).wait();
+    WatchedTransfer sum(world.start_reduce_scatter(from, to), &tracer, "reduce", 3);
+    if (world.rank() == 0) {
+      sum.look();
+      EXPECT_TRUE(tracer.spans().empty());
+      world.isend(message, 1, Lane::control).wait();
+      while (tracer.spans().empty()) sum.look();  // and then it is, without a wait
+    }
+    sum.wait();
+    sum.wait();
+    sum.look();
+    ASSERT_EQ(tracer.spans().size(), 1u) << "noted once";
+    const Span& span = tracer.spans()[0];
+    EXPECT_EQ(span.name, "reduce");
+    EXPECT_EQ(span.category, SpanCategory::collective);
+    EXPECT_EQ(span.bucket, 3);
+    EXPECT_LT(span.begin_s, span.end_s);
+  });
+}
+
+TEST(Tracer, ACollectiveFromBeforeTheStepBelongsToTheStepThatItEndsIn) {
+  run_ranks(2, [](Communicator& world) {
+    Tracer tracer(counting_clock(), SpanTimes::happened, 10);
+    std::array<float, 2> part{}, whole{};
+    WatchedTransfer gather(
+        world.start_all_gather(Tensor(part.data(), {1}, DType::f32), Tensor(whole.data(), {2}, DType::f32)),
+        &tracer, "gather", 0);
+    tracer.begin(5);
+    const double begun_s = tracer.now_s();
+    gather.wait();
+    ASSERT_EQ(tracer.spans().size(), 1u);
+    EXPECT_EQ(tracer.spans()[0].step, 5);
+    EXPECT_LT(tracer.spans()[0].begin_s, begun_s);
+    // On a device nobody asks.
+    Tracer device(counting_clock(), SpanTimes::enqueued, 10);
+    device.begin(1);
+    WatchedTransfer enqueued(
+        world.start_all_gather(Tensor(part.data(), {1}, DType::f32), Tensor(whole.data(), {2}, DType::f32)),
+        &device, "gather", 0);
+    world.barrier();
+    world.barrier();
+    enqueued.look();
+    EXPECT_TRUE(device.spans().empty());
+    enqueued.wait();
+    EXPECT_EQ(device.spans().size(), 1u);
+    // Nobody to tell.
+    WatchedTransfer untold(Transfer(), nullptr, "gather", 0);
+    untold.look();
+    untold.wait();
   });
 }
 
