@@ -32,9 +32,15 @@ Tensor GradSync::own_shard(const FlatMemory& memory, int bucket) const {
   return memory.at(shard_of(layout_, bucket, data_coordinate_));
 }
 
-Transfer GradSync::start_sum(int bucket) {
-  return data_->start_reduce_scatter(written_.at(layout_.buckets[static_cast<size_t>(bucket)].elements),
-                                     own_shard(written_, bucket));
+WatchedTransfer GradSync::start_sum(int bucket) {
+  Transfer sum = data_->start_reduce_scatter(
+      written_.at(layout_.buckets[static_cast<size_t>(bucket)].elements), own_shard(written_, bucket));
+  return {std::move(sum), tracer_, name_of(ActionKind::reduce), bucket};
+}
+
+void GradSync::look() {
+  for (WatchedTransfer& transfer : under_way_) transfer.look();
+  for (UnderWay& place : places_) place.transfer.look();
 }
 
 void GradSync::start(int bucket) {
@@ -64,7 +70,7 @@ void GradSync::close(int bucket) {
 }
 
 void GradSync::finish() {
-  for (Transfer& transfer : under_way_) transfer.wait();
+  for (WatchedTransfer& transfer : under_way_) transfer.wait();
   under_way_.clear();
   for (UnderWay& place : places_) retire(place);
 }

@@ -7,6 +7,7 @@
 #include "kernels/ops/context.h"
 #include "parallel/plan/places.h"
 #include "parallel/run/replica_sums.h"
+#include "parallel/run/tracer.h"
 
 namespace ptrain {
 
@@ -33,15 +34,19 @@ class GradSync {
   /// Waits until all that was started is done; on a device it is the stream that waits. The rank then has the
   /// sums of its shards.
   void finish();
+  /// Notes sums over the data axis with `tracer`, as "reduce"; look() does so for those that are done
+  /// although nobody has waited for them. Null: none.
+  void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+  void look();
   /// ZeRO-0, after finish(): every rank gets all sums.
   void gather();
 
  private:
   struct UnderWay {
-    Transfer transfer;
+    WatchedTransfer transfer;
     int bucket = -1;
   };
-  Transfer start_sum(int bucket);
+  WatchedTransfer start_sum(int bucket);
   Tensor own_shard(const FlatMemory& memory, int bucket) const;
   void retire(UnderWay& place);
 
@@ -53,9 +58,10 @@ class GradSync {
   std::vector<int> place_of_;  // [bucket], with gradients by unit
   FlatMemory written_, summed_;
   Context context_;
-  std::vector<Transfer> under_way_;  // of start()
+  std::vector<WatchedTransfer> under_way_;  // of start()
   std::vector<int> started_;
   std::vector<UnderWay> places_;  // of close()
+  Tracer* tracer_ = nullptr;
 };
 
 }  // namespace ptrain

@@ -24,9 +24,9 @@ void ParamSync::bind(FlatMemory owned, FlatMemory read) {
 }
 
 void ParamSync::gather(int bucket) {
-  under_way_[static_cast<size_t>(bucket)] =
-      data_->start_all_gather(owned_.at(shard_of(layout_, bucket, data_coordinate_)),
-                              read_.at(layout_.buckets[static_cast<size_t>(bucket)].elements));
+  Transfer gather = data_->start_all_gather(owned_.at(shard_of(layout_, bucket, data_coordinate_)),
+                                            read_.at(layout_.buckets[static_cast<size_t>(bucket)].elements));
+  under_way_[static_cast<size_t>(bucket)] = {std::move(gather), tracer_, "gather", bucket};
 }
 
 void ParamSync::start() {
@@ -46,7 +46,11 @@ void ParamSync::need(int64_t unit, int64_t next) {
 }
 
 void ParamSync::finish() {
-  for (Transfer& transfer : under_way_) transfer.wait();
+  for (WatchedTransfer& transfer : under_way_) transfer.wait();
+}
+
+void ParamSync::look() {
+  for (WatchedTransfer& transfer : under_way_) transfer.look();
 }
 
 }  // namespace ptrain

@@ -7,6 +7,7 @@
 #include "parallel/comm/communicator.h"
 #include "parallel/plan/places.h"
 #include "parallel/run/flat_memory.h"
+#include "parallel/run/tracer.h"
 
 namespace ptrain {
 
@@ -25,6 +26,10 @@ class ParamSync {
   void need(int64_t unit, int64_t next);
   /// Waits for everything that start() started.
   void finish();
+  /// Notes what sets out from here on with `tracer`, as "gather"; look() does so for what has come although
+  /// nobody has waited for it. Null: none.
+  void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+  void look();
 
  private:
   void gather(int bucket);
@@ -35,8 +40,9 @@ class ParamSync {
   Communicator* data_;
   FlatMemory owned_, read_;
   Residency residency_;
-  std::vector<int> order_, bucket_of_;  // exchange order; [unit]
-  std::vector<Transfer> under_way_;     // [bucket]
+  std::vector<int> order_, bucket_of_;      // exchange order; [unit]
+  std::vector<WatchedTransfer> under_way_;  // [bucket]
+  Tracer* tracer_ = nullptr;
 };
 
 }  // namespace ptrain

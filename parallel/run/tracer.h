@@ -106,20 +106,31 @@ class WatchedTransfer {
   double begin_s_ = 0;
 };
 
-/// A phase from here to the end of the block. tracer: null for none.
+/// A phase from here to the next one, or to the end of the block. tracer: null for none.
 class PhaseSpan {
  public:
   PhaseSpan(Tracer* tracer, std::string_view name)
       : tracer_(tracer != nullptr && tracer->is_on() ? tracer : nullptr),
         name_(name),
         begin_s_(tracer_ != nullptr ? tracer_->now_s() : 0) {}
-  ~PhaseSpan() {
-    if (tracer_ != nullptr) tracer_->note(name_, SpanCategory::phase, begin_s_, tracer_->now_s());
-  }
+  ~PhaseSpan() { close(); }
   PhaseSpan(const PhaseSpan&) = delete;
   PhaseSpan& operator=(const PhaseSpan&) = delete;
 
+  /// The phase ends and this one begins.
+  void next(std::string_view name) {
+    begin_s_ = close();
+    name_ = name;
+  }
+
  private:
+  double close() {
+    if (tracer_ == nullptr) return 0;
+    const double now_s = tracer_->now_s();
+    tracer_->note(name_, SpanCategory::phase, begin_s_, now_s);
+    return now_s;
+  }
+
   Tracer* tracer_;
   std::string_view name_;
   double begin_s_;

@@ -41,7 +41,6 @@ constexpr Unbuilt unbuilt_table[] = {
     {"train.hang_timeout_s",
      [](const C& c) { return c.train.hang_timeout_s != Config{}.train.hang_timeout_s; },
      "leave it out: nothing watches for hangs yet"},
-    {"log.trace", [](const C& c) { return c.log.trace; }, "use false"},
 };
 
 void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {

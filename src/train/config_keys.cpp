@@ -309,7 +309,9 @@ std::vector<Key> run_keys() {
                                     .help = "least important messages on stderr",
                                     .choices = {"debug", "info", "warning", "error"}}),
       row<&C::log, &C::Log::tensorboard>({.path = "log.tensorboard", .help = "write TensorBoard events"}),
-      row<&C::log, &C::Log::trace>({.path = "log.trace", .help = "write a trace of what each rank did when"}),
+      row<&C::log, &C::Log::trace>(
+          {.path = "log.trace",
+           .help = "write <output>/trace.json: what each rank did when, in the steps that log.every names"}),
   };
 }
 

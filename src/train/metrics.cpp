@@ -1,6 +1,10 @@
 #include "src/train/metrics.h"
 
+#include <sys/resource.h>
+
 #include <cmath>
+
+#include "kernels/base/runtime.h"
 
 namespace ptrain {
 namespace {
@@ -30,6 +34,25 @@ std::string memory_text(int64_t bytes) {
 std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress) {
   if (!progress.peak_flops) return std::nullopt;
   return tokens_per_s(result) * progress.flops_per_token / *progress.peak_flops;
+}
+
+int64_t peak_memory_bytes(Communicator& world, Device device) {
+  int64_t bytes = 0;
+  if (device.kind == DeviceKind::cuda) {
+    const runtime::DeviceInfo info = runtime::device_info(device.index);
+    bytes = info.total_bytes - info.free_bytes;
+  } else {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    bytes = int64_t{usage.ru_maxrss} * 1024;
+  }
+  world.all_reduce(Tensor(&bytes, {1}, DType::i64), Reduce::max);
+  return bytes;
+}
+
+double mean_over(Communicator& world, double value) {
+  world.all_reduce(Tensor(&value, {1}, DType::f64));
+  return value / world.size();
 }
 
 Json metrics_row(const StepResult& result, const RunProgress& progress, double time) {

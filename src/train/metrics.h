@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "parallel/comm/communicator.h"
 #include "src/io/json.h"
 
 namespace ptrain {
@@ -20,7 +21,7 @@ struct StepResult {
   int64_t padded_tokens = 0;  // all positions of the batch
   double step_s = 0;
   double exposed_communication =
-      0;                    // share of step_s in which rank 0 waited for others; NaN: not known (GPUs)
+      0;  // share of step_s in which this rank waited for messages and collectives; NaN: not known (GPUs)
   bool is_skipped = false;  // no supervised token, or in fp16 a gradient that overflowed: nothing was updated
   double loss_scale = 1;    // of the step after this one; fp16 alone moves it
 };
@@ -36,6 +37,12 @@ struct RunProgress {
   double seconds_left = 0;
 };
 
+/// A collective: the largest resident set of a rank; of GPUs what is taken of their memory, by everybody.
+int64_t peak_memory_bytes(Communicator& world, Device device);
+/// A collective: the mean of what all ranks give; NaN where one gives it.
+double mean_over(Communicator& world, double value);
+
+/// result.exposed_communication as the mean over ranks.
 Json metrics_row(const StepResult& result, const RunProgress& progress, double time);
 std::string step_line(const StepResult& result, const RunProgress& progress);
 std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress);

@@ -1,13 +1,10 @@
 #include "src/train/train_loop.h"
 
-#include <sys/resource.h>
-
 #include <chrono>
 #include <limits>
 #include <memory>
 
 #include "kernels/base/log.h"
-#include "kernels/base/runtime.h"
 #include "parallel/comm/agree.h"
 #include "src/train/config_check.h"
 #include "src/train/config_write.h"
@@ -20,6 +17,7 @@
 #include "src/train/state_files.h"
 #include "src/train/store.h"
 #include "src/train/tensorboard.h"
+#include "src/train/trace.h"
 #include "src/train/trainer.h"
 #include "src/train/weight_check.h"
 
@@ -30,21 +28,6 @@ namespace fs = std::filesystem;
 
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-/// Of a GPU: what is taken of its memory, by everybody.
-int64_t peak_memory_bytes(Communicator& world, Device device) {
-  int64_t bytes = 0;
-  if (device.kind == DeviceKind::cuda) {
-    const runtime::DeviceInfo info = runtime::device_info(device.index);
-    bytes = info.total_bytes - info.free_bytes;
-  } else {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    bytes = int64_t{usage.ru_maxrss} * 1024;
-  }
-  world.all_reduce(Tensor(&bytes, {1}, DType::i64), Reduce::max);
-  return bytes;
 }
 
 /// One run, from its first look at the configuration to the model on disk. Every member function is a
@@ -65,6 +48,8 @@ class Run {
 
  private:
   bool is_first() const { return world_.rank() == 0; }
+  bool is_logged(int64_t step) const { return step % config_.log.every == 0 || step == steps_; }
+  Tracer* tracer() { return trace_ ? &trace_->tracer() : nullptr; }
   void enter(std::string_view phase) { phase_ = phase; }
   void say(std::string_view line) const {
     if (is_first()) environment_.say(line);
@@ -98,6 +83,7 @@ class Run {
   DType file_dtype_ = DType::f32;  // of the safetensors that are written
   std::optional<TextEncoder> encoder_;
   RunData training_, validation_;
+  std::optional<RunTrace> trace_;  // outlives the trainer, which notes into it
   std::optional<Trainer> trainer_;
   int64_t steps_ = 0;
   int64_t newest_step_ = std::numeric_limits<int64_t>::max() - 1;  // of the newest whole checkpoint
@@ -241,6 +227,13 @@ void Run::open_logs() {
     metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
     if (config_.log.tensorboard) tensorboard_ = TensorBoard(output_, unix_time());
   });
+  if (!config_.log.trace) return;
+  const bool is_cpu = environment_.device.context.device.kind == DeviceKind::cpu;
+  trace_.emplace(world_, output_ / "trace.json",
+                 TraceSeat{.rank = world_.rank(), .at = trainer_->coordinate(), .host = host_name()},
+                 host_clock(), is_cpu ? SpanTimes::happened : SpanTimes::enqueued,
+                 trainer_->spans_of_a_step());
+  trainer_->set_tracer(tracer());
 }
 
 void Run::log(const StepResult& result) {
@@ -248,14 +241,16 @@ void Run::log(const StepResult& result) {
   mean_step_s_ += (result.step_s - mean_step_s_) / static_cast<double>(std::min<int64_t>(ran, 50));
   progress_.skipped_steps += result.is_skipped;
   progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
-  if (result.step % config_.log.every != 0 && result.step != steps_) return;
+  if (!is_logged(result.step)) return;
+  StepResult everywhere = result;
+  everywhere.exposed_communication = mean_over(world_, result.exposed_communication);
   // A GPU is slow to tell, and nothing changes there once the libraries have met every shape.
   const Device device = environment_.device.context.device;
   if (device.kind == DeviceKind::cpu || ran <= 3 || result.step == steps_)
     progress_.peak_memory_bytes = peak_memory_bytes(world_, device);
   if (!is_first()) return;
   const double time = unix_time();
-  metrics_.append(metrics_row(result, progress_, time));
+  metrics_.append(metrics_row(everywhere, progress_, time));
   progress_.checkpoint_stall_s = 0;
   tensorboard_.write(time, result.step,
                      {{"train/loss", result.loss},
@@ -266,6 +261,7 @@ void Run::log(const StepResult& result) {
 
 void Run::evaluate(int64_t step) {
   enter("evaluating");
+  const PhaseSpan phase(tracer(), "evaluate");
   const Evaluation evaluation =
       trainer_->evaluate(*validation_.batches, validation_.batches->steps_per_epoch(0));
   if (is_first()) {
@@ -286,6 +282,7 @@ void Run::evaluate(int64_t step) {
 
 void Run::save(int64_t step) {
   enter("saving a checkpoint");
+  const PhaseSpan phase(tracer(), "checkpoint");
   const double begin = unix_time();
   Json run = identity_;
   run["updates"] = trainer_->updates();
@@ -316,6 +313,7 @@ bool Run::is_stop_wanted() {
 bool Run::train() {
   for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
     step_ = step;
+    if (trace_ && is_logged(step)) trace_->tracer().begin(step);
     const StepResult result = trainer_->step(*training_.batches, step, steps_);
     log(result);
     const bool is_last = step == steps_;
@@ -324,6 +322,7 @@ bool Run::train() {
     if (validation_.batches && (is_eval_due || is_last)) evaluate(step);
     const bool is_save_due = config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
     if (is_save_due || is_last || is_stop) save(step);
+    if (trace_) trace_->write();
     if (is_stop) return false;
   }
   return true;
@@ -357,7 +356,9 @@ ExitCode Run::go() {
   resume();
   enter("training");
   open_logs();
-  if (!train()) {
+  const bool is_done = train();
+  if (trace_) trace_->close();
+  if (!is_done) {
     if (is_first())
       log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
     return ExitCode::saved_on_signal;

@@ -96,12 +96,14 @@ class Trainer::Work : public StageWork {
     stage.forward(action.slot, pass_, loss_scale_, trainer_.loss_of(action.micro));
     if (trainer_.shows_logits_ != nullptr && stage.has_head())
       trainer_.show_logits(stage, action.slot, action.micro);
+    trainer_.look();
   }
   void backward(const Action& action) override {
     Stage& stage = stage_of(action);
     const Range units =
         action.bucket < 0 ? stage.units() : stage.bucket_units().at(static_cast<size_t>(action.bucket));
     stage.backward(action.slot, units, action.kind);
+    trainer_.look();
   }
   void hand(const Action& action) override {
     const Stage& from = stage_of(action);
@@ -111,7 +113,13 @@ class Trainer::Work : public StageWork {
     copy(trainer_.context_, from.gradient(action.slot), to.gradient(action.to_slot));
   }
   void reduce(const Action& action) override {
-    trainer_.gradients_.start(trainer_.model_.layout().bucket_of(action.chunk, action.bucket));
+    const int bucket = trainer_.model_.layout().bucket_of(action.chunk, action.bucket);
+    Tracer* const tracer = trainer_.comms_.data->size() == 1 ? trainer_.tracer_ : nullptr;
+    const double begin_s = tracer != nullptr ? tracer->now_s() : 0;
+    trainer_.gradients_.start(bucket);
+    // Nothing of it is under way then: it was the sum of what tensor ranks have copies of.
+    if (tracer != nullptr)
+      tracer->note(name_of(action.kind), SpanCategory::collective, begin_s, tracer->now_s(), bucket);
   }
   std::span<const Tensor> tensors(const Action& action) override {
     bundle_ = tensor_of(action);
@@ -206,16 +214,39 @@ void Trainer::load_rows(const Batches& batches, int64_t step) {
 
 void Trainer::play(Pipeline& pipeline, Pass pass, double loss_scale) {
   Work work(*this, pass, loss_scale);
-  const double begin_s = now_s();
   pipeline.run(work);
-  double computed_s = 0;
-  for (const Interval& interval : pipeline.intervals()) computed_s += interval.end_s - interval.begin_s;
-  waited_s_ += std::max(0.0, now_s() - begin_s - computed_s);
+}
+
+void Trainer::set_tracer(Tracer* tracer) {
+  tracer_ = tracer;
+  train_.set_tracer(tracer);
+  watch(tracer);
+}
+
+/// Who notes sums and gathers that set out from here on.
+void Trainer::watch(Tracer* tracer) {
+  gradients_.set_tracer(tracer);
+  parameters_.set_tracer(tracer);
+}
+
+/// Notes sums and gathers that are done by now.
+void Trainer::look() {
+  if (tracer_ == nullptr || !tracer_->sees_transfers()) return;
+  gradients_.look();
+  parameters_.look();
+}
+
+size_t Trainer::spans_of_a_step() const {
+  // Of a bucket and micro-batch at most: gathered for forward and backward, summed. And the phases of a step.
+  constexpr size_t most_of_a_bucket = 3, phases = 32;
+  return train_.program().size() + phases +
+         most_of_a_bucket * model_.layout().buckets.size() * static_cast<size_t>(plan_.micros);
 }
 
 StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
-  const double begin_s = now_s();
-  waited_s_ = 0;
+  const double begin_s = now_s(), waited_before_s = comms_.world->waited_s();
+  const PhaseSpan whole(tracer_, "step");
+  PhaseSpan phase(tracer_, "rows");
   // 1. Rows, and the number of supervised tokens of the whole step, before the first backward.
   load_rows(batches, step);
   std::array<int64_t, 2> counts{};  // supervised, tokens
@@ -232,19 +263,21 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   result.is_skipped = counts[0] == 0;
   if (!result.is_skipped) {
     // 2. Forward and backward; buckets are summed over the data axis as they become whole.
+    phase.next("forward and backward");
     model_.clear();
     play(train_, Pass::train, loss_scale_.value() / static_cast<double>(counts[0]));
-    const double sync_s = now_s();
+    phase.next("sums of gradients");
     gradients_.finish();
     tied_.run(context_);
     gradients_.gather();
-    waited_s_ += now_s() - sync_s;
     // 3. Loss and norm, and with them the decision whether there is an update: made where the sums lie.
+    phase.next("norm");
     sum_up(Pass::train);
     const Tensor scale = slice(scalars_, scale_range(plan_));
     gradient_scale(context_, slice(scalars_, decision_range(plan_)), rules_.clip_grad_norm,
                    loss_scale_.value(), scale);
     // 4. Update.
+    phase.next("update");
     const AdamWStep update{.learning_rate = result.learning_rate,
                            .beta1 = rules_.betas[0],
                            .beta2 = rules_.betas[1],
@@ -254,6 +287,7 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     optimizer_.update(context_, update, scale, model_.owned_parameters(), model_.summed_gradients());
     parameters_.start();
     // 5. The one time that the host waits for a GPU.
+    phase.next("loss and norm are read");
     const Sums sums = read_sums();
     result.loss = sums.loss / static_cast<double>(counts[0]);
     result.grad_norm = std::sqrt(sums.squares) / loss_scale_.value();
@@ -268,9 +302,8 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     updates_ += is_finite;
   }
   result.step_s = now_s() - begin_s;
-  // The host of a GPU does not wait for messages: it cannot tell.
-  result.exposed_communication =
-      context_.stream == nullptr ? waited_s_ / result.step_s : std::numeric_limits<double>::quiet_NaN();
+  // Not a number on a GPU, whose host does not wait for messages.
+  result.exposed_communication = (comms_.world->waited_s() - waited_before_s) / result.step_s;
   return result;
 }
 
@@ -336,6 +369,7 @@ void Trainer::show_logits(Stage& stage, int slot, int micro) {
 Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const LogitsOf& each) {
   std::array<int64_t, 2> counts{};
   shows_logits_ = each ? &each : nullptr;
+  watch(nullptr);
   model_.clear();
   for (int64_t step = 1; step <= steps; ++step) {
     // A GPU may still copy the rows of the step before; of a training step it has done so.
@@ -349,6 +383,7 @@ Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const Logits
     play(evaluate_, Pass::evaluate, 0);
   }
   shows_logits_ = nullptr;
+  watch(tracer_);
   sum_over_data(counts);
   sum_up(Pass::evaluate);
   const double loss = read_sums().loss;

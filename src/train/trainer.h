@@ -53,6 +53,11 @@ class Trainer {
   const Model& model() const { return model_; }
   const Optimizer& optimizer() const { return optimizer_; }
   MeshComms& comms() { return comms_; }
+  /// Notes what this rank does in the following steps: actions, sums and gathers under way, the phases of a
+  /// step. Not what evaluate() does. Null: nothing. `tracer` outlives this, or is taken away by null.
+  void set_tracer(Tracer* tracer);
+  /// Spans that a step may have.
+  size_t spans_of_a_step() const;
   int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
   LossScale& loss_scale() { return loss_scale_; }
@@ -66,6 +71,8 @@ class Trainer {
   class Work;
   class Hooks;
 
+  void watch(Tracer* tracer);
+  void look();
   void load_rows(const Batches& batches, int64_t step);
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
   void sum_up(Pass pass);
@@ -99,7 +106,7 @@ class Trainer {
   const LogitsOf* shows_logits_ = nullptr;  // while evaluate() wants them
   int64_t evaluated_step_ = 0;
   int64_t updates_ = 0;
-  double waited_s_ = 0;
+  Tracer* tracer_ = nullptr;
 };
 
 }  // namespace ptrain

@@ -31,7 +31,7 @@ Span compute(int micro, double begin_s, double end_s) {
 
 Span message(int micro, double begin_s, double end_s) {
   Span span = compute(micro, begin_s, end_s);
-  span.name = "send_activation";
+  span.name = "send activation";
   span.category = SpanCategory::transfer;
   span.peer = 1;
   return span;
