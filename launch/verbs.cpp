@@ -92,7 +92,11 @@ std::span<const Verb> verbs() {
                   .help = "h200, h100, a100-80, a100-40, a10g, l4 or cpu:GIB (memory of a rank): adds times"},
                  {.name = "prices", .value = "FILE", .help = "a buying guide at these prices, see below"},
                  {.name = "tokens", .value = "N", .help = "of an epoch, for --prices"},
-                 {.name = "svg", .value = "FILE", .help = "draws the schedule into FILE"}},
+                 {.name = "svg", .value = "FILE", .help = "draws the schedule into FILE"},
+                 {.name = "trace",
+                  .value = "FILE",
+                  .help = "with --svg: below it a step of the run that wrote this trace.json"},
+                 {.name = "step", .value = "S", .help = "which one; the last by default"}},
        .details =
            "Needs the configuration and the model's config.json alone. Says what would fit where the plan\n"
            "does not. FILE of --prices is YAML or JSON: an instance kind and its price an hour, such as\n"

@@ -6,10 +6,12 @@
 #include "parallel/plan/print.h"
 #include "parallel/plan/print_estimate.h"
 #include "parallel/plan/svg.h"
+#include "parallel/plan/svg_compare.h"
 #include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/plan_choice.h"
 #include "src/train/price_file.h"
+#include "src/train/trace_read.h"
 
 namespace ptrain {
 namespace {
@@ -34,6 +36,15 @@ void draw(const Plan& plan, const std::optional<Hardware>& hardware, const std::
                           fmt::format("{}, {}, {}, {} micro-batches", plan.workload.name,
                                       to_string(plan.mesh), plan.schedule.name, plan.micros)));
   fmt::print("\nThe schedule as a picture: {}\n", file);
+}
+
+/// The plan above a step of a run's trace.
+void draw_beside_run(const Plan& plan, const Arguments& arguments) {
+  std::optional<int64_t> step;
+  if (arguments.has("step")) step = arguments.integer("step", 1, 1);
+  const TracedStep run = read_traced_step(arguments.value("trace"), plan, step);
+  write_text(arguments.value("svg"), svg_of_plan_and_run(plan, run.step, run.intervals));
+  fmt::print("\nThe schedule and step {} of the run as a picture: {}\n", run.step, arguments.value("svg"));
 }
 
 /// How many tokens the guide is about, and the words for them.
@@ -62,6 +73,10 @@ int run_plan(const Arguments& arguments) {
   if (arguments.has("prices")) prices = read_prices(arguments.value("prices"));
   check(!arguments.has("tokens") || !prices.empty(), ExitCode::usage,
         "--tokens says what --prices counts: give both");
+  check(!arguments.has("trace") || arguments.has("svg"), ExitCode::usage,
+        "--trace is drawn into a picture: give --svg FILE too");
+  check(!arguments.has("step") || arguments.has("trace"), ExitCode::usage,
+        "--step is one of a run's trace: give --trace FILE too");
   check_config(loaded, {.ranks = ranks, .source = source});
   refuse_unbuilt(loaded);
 
@@ -83,7 +98,11 @@ int run_plan(const Arguments& arguments) {
         .from = plan.parallel, .workload = &plan.workload, .ranks = ranks, .tokens = tokens};
     fmt::print("{}", print_guide(request, buying_guide(request, prices, make), tokens_are));
   }
-  if (arguments.has("svg")) draw(plan, hardware, arguments.value("svg"));
+  if (arguments.has("trace")) {
+    draw_beside_run(plan, arguments);
+  } else if (arguments.has("svg")) {
+    draw(plan, hardware, arguments.value("svg"));
+  }
   return 0;
 }
 

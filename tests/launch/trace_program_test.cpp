@@ -49,6 +49,52 @@ TEST(TraceProgram, HoldsTheLoggedStepsAndWhatLiesBehindThem) {
   EXPECT_EQ(times_in("\"exposed_communication\":0.", metrics), 3) << metrics;
 }
 
+TEST(TraceProgram, AStepIsDrawnBesideThePlan) {
+  const TinyRun run;
+  ASSERT_EQ(run_with(run, {"--train.steps", "3"}).code, 0);
+  const std::string trace = run.output() / "trace.json", picture = run.root() / "run.svg";
+  const auto plan = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"plan",  run.config(), "--parallel.pipeline", "2", "--batch.global=8",
+                                    "--svg", picture};
+    all.insert(all.end(), more.begin(), more.end());
+    return ptrain_on(1, all);
+  };
+  for (const auto& [step, words] : std::map<std::string, std::vector<std::string>>{
+           {"3", {"--ranks", "4", "--trace", trace}},
+           {"2", {"--ranks", "4", "--trace", trace, "--step", "2"}}}) {
+    const ProgramResult result = plan(words);
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(times_in("The schedule and step " + step + " of the run as a picture", result.out), 1)
+        << result.out;
+    const std::string text = read_text(picture, 1 << 20);
+    EXPECT_EQ(times_in("step " + step + ", data rank 0, tensor rank 0, measured: ", text), 1);
+    EXPECT_EQ(times_in("simulated with the measured forwards and backwards: ", text), 1);
+    EXPECT_EQ(times_in("bubble", text), 2);
+  }
+  // A file that does not fit, or is none; a flag without what it belongs to.
+  const std::string torn = run.root() / "torn.json";
+  put(torn, "[\n{\"name\":\n]\n");
+  struct Refused {
+    std::vector<std::string> words;
+    int code;
+    std::string says;
+  };
+  for (const Refused& refused : std::vector<Refused>{
+           {{"--ranks", "2", "--trace", trace}, 2, "not its place in the plan"},
+           {{"--ranks", "4", "--batch.micro", "2", "--trace", trace}, 2, "give the run's own configuration"},
+           {{"--ranks", "4", "--trace", trace, "--step", "9"}, 2, "step 9 is not in it; the last one is 3"},
+           {{"--ranks", "4", "--trace", torn}, 3, "torn.json:2:"},
+           {{"--ranks", "4", "--trace", run.root() / "none.json"}, 3, "no such file; a run with log.trace"},
+           {{"--ranks", "4", "--step", "1"}, 2, "--step is one of a run's trace"}}) {
+    const ProgramResult result = plan(refused.words);
+    EXPECT_EQ(result.code, refused.code) << refused.says << result.err;
+    EXPECT_EQ(times_in(refused.says, result.err), 1) << result.err;
+  }
+  const ProgramResult alone = ptrain_on(1, {"plan", run.config(), "--ranks", "4", "--trace", trace});
+  EXPECT_EQ(alone.code, 2);
+  EXPECT_EQ(times_in("--trace is drawn into a picture: give --svg FILE too", alone.err), 1) << alone.err;
+}
+
 TEST(TraceProgram, ARunThatGoesOnBeginsAFileAndKeepsTheOther) {
   const TinyRun run;
   ASSERT_EQ(run_with(run, {"--train.steps", "2"}).code, 0);
