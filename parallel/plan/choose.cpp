@@ -46,7 +46,7 @@ Judged judged(const Plan& plan, const Hardware& hardware) {
   return {.parallel = plan.parallel,
           .step_s = estimate.step_s,
           .bytes = estimate.most_bytes,
-          .bubble = estimate.report.bubble,
+          .bubble = estimate.bubble,
           .does_fit = estimate.does_fit};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "kernels/base/error.h"
 #include "parallel/plan/print_estimate.h"
@@ -137,6 +138,20 @@ std::string slots_text(const Ledger& ledger) {
   return text.empty() ? "0 B" : text;
 }
 
+/// What sums that no grid changes hold more on the rank that holds most.
+std::string invariance_text(const Plan& plan) {
+  if (!plan.parallel.is_grid_invariant) return {};
+  ParallelConfig plain = plan.parallel;
+  plain.is_grid_invariant = false;
+  const auto most = [](const Plan& one) {
+    int64_t bytes = 0;
+    for (int rank : typical_ranks(one)) bytes = std::max(bytes, ledger_of(one, rank).total_bytes());
+    return bytes;
+  };
+  const int64_t more = most(plan) - most(make_plan(plan.workload, plain, plan.mesh.world()));
+  return fmt::format("  of it for sums that no grid changes: {}\n", bytes_text(static_cast<double>(more)));
+}
+
 std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardware) {
   using enum MemoryKind;
   const std::vector<int> positions = shown(plan.map.positions(), 8);
@@ -182,18 +197,60 @@ std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardwar
       return bytes;
     });
   }
-  return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text();
+  return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text() +
+         invariance_text(plan);
+}
+
+/// The bubble of equal stages by the schedule's formula; nothing where there is none.
+std::optional<double> formula_of(const Plan& plan) {
+  const int positions = plan.map.positions();
+  switch (plan.parallel.schedule) {
+    case ScheduleName::gpipe:
+    case ScheduleName::one_f_one_b:
+      return textbook_bubble(positions, plan.micros);
+    case ScheduleName::interleaved:
+      if (plan.micros % positions != 0) return std::nullopt;
+      return interleaved_bubble(positions, plan.micros, plan.map.chunks());
+    case ScheduleName::zero_bubble:
+      if (plan.map.chunks() > 1 || plan.micros < positions) return std::nullopt;
+      return zero_bubble_h1_bubble(positions, plan.micros);
+  }
+  return std::nullopt;
 }
 
 std::string drawing(const Plan& plan, int columns) {
-  const int p = plan.map.positions();
   std::string text = fmt::format("\nSchedule {}: bubble {}", plan.schedule.name, percent(plan.report.bubble));
-  text += fmt::format(" of the ranks' time (by FLOPs; equal stages: {})\n",
-                      percent(textbook_bubble(p, plan.micros)));
+  const std::optional<double> formula = formula_of(plan);
+  text += formula ? fmt::format(" of the ranks' time (by FLOPs; equal stages: {})\n", percent(*formula))
+                  : " of the ranks' time (by FLOPs)\n";
   // Drawn with equal stages, so that cells line up.
   Costs costs = Costs::uniform(plan.map, 1, 2);
   costs.bucket_share = plan.costs.bucket_share;
   return text + grid(plan.schedule, plan.map, simulate(plan.schedule, plan.map, costs), columns);
+}
+
+/// Gradients summed once and parameters gathered once, by the busiest rank.
+int64_t data_bytes_of_zero_1(const Plan& plan) {
+  int64_t most = 0;
+  for (int rank : typical_ranks(plan)) {
+    int64_t bytes = 0;
+    for (const FlatBucket& bucket : flat_layout_of(plan, rank).buckets) {
+      for (const DType dtype : {plan.parallel.types.reduce, plan.parallel.types.param})
+        bytes += bucket.elements.count * size_bytes(dtype) * (plan.mesh.data - 1) / plan.mesh.data;
+    }
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
+/// What shards of gradients and parameters send more than ZeRO-1 would.
+std::string sharding_text(const Plan& plan) {
+  if (plan.zero < 2) return {};
+  std::string text = fmt::format("  data: ZeRO {} sums gradients after each of the {} micro-batches",
+                                 plan.zero, plan.micros);
+  if (plan.zero == 3) text += ", and gathers parameters for every forward and backward that lacks them";
+  return text +
+         fmt::format("; ZeRO 1 would send {}\n", bytes_text(static_cast<double>(data_bytes_of_zero_1(plan))));
 }
 
 std::string traffic_text(const Plan& plan) {
@@ -216,7 +273,7 @@ std::string traffic_text(const Plan& plan) {
   add("tensor", plan.mesh.tensor, most.tensor);
   add("pipeline", plan.mesh.pipeline, most.pipeline);
   add("data", plan.mesh.data, most.data);
-  return "\nSent by a rank in a step (the busiest rank of each axis)\n" + table.text();
+  return "\nSent by a rank in a step (the busiest rank of each axis)\n" + table.text() + sharding_text(plan);
 }
 
 }  // namespace

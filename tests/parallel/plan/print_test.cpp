@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "kernels/base/error.h"
@@ -48,6 +49,58 @@ TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
                 "Source: NVIDIA", "\nFits: the largest rank needs"});
   expect_lines(print_plan(plan, {.hardware = hardware_of("cpu:0.2")}),
                {"\nDOES NOT FIT: the largest rank needs"});
+}
+
+TEST(Print, ActivationsAreShownSlotBySlotAndLibrariesApart) {
+  // 4 micro-batches of 1536 rows on two stages: two slots on the first, one on the second.
+  const Plan plan = plan_of(4, 2, 2, 4);
+  const double slot = static_cast<double>(ledger_of(plan, 0).bytes(MemoryKind::activations)) / 2;
+  expect_lines(print_plan(plan, {.hardware = hardware_of("h200")}),
+               {"a slot x slots", bytes_text(slot) + " x 2", "context and libraries, an estimate  ",
+                "loading the model", "forward and backward", "reduction and update", "saving"});
+}
+
+ParallelConfig with_choice(ScheduleName schedule, int stages, int zero) {
+  return {.pipeline = 2,
+          .data = 2,
+          .virtual_stages = stages,
+          .schedule = schedule,
+          .zero = zero,
+          .global = 16,
+          .sequence_length = 64};
+}
+
+TEST(Print, SaysTheFormulaOfTheScheduleAndWhatShardsSend) {
+  struct Case {
+    ParallelConfig parallel;
+    std::vector<std::string> says;
+  };
+  const std::vector<Case> cases = {
+      {with_choice(ScheduleName::one_f_one_b, 1, 1), {"equal stages: 11.1 %", "recompute none"}},
+      {with_choice(ScheduleName::interleaved, 2, 1),
+       {"interleaved, 2 stages a rank", "equal stages: 5.9 %", " + ", " x "}},
+      {with_choice(ScheduleName::zero_bubble, 1, 1), {"zero_bubble (H1)", "equal stages: 4.0 %"}},
+      {with_choice(ScheduleName::zero_bubble, 2, 1), {"zero_bubble (ZB-V)", "(by FLOPs)"}},
+      {with_choice(ScheduleName::one_f_one_b, 1, 2),
+       {"ZeRO 2 sums gradients after each of the 8 micro-batches; ZeRO 1 would send "}},
+      {with_choice(ScheduleName::one_f_one_b, 1, 3),
+       {"and gathers parameters for every forward and backward"}},
+  };
+  for (const Case& what : cases) {
+    expect_lines(print_plan(make_plan(toy_workload(big), what.parallel, 4)), what.says);
+  }
+  // What ZeRO 1 would send is what it sends.
+  const Plan one = make_plan(toy_workload(big), with_choice(ScheduleName::one_f_one_b, 1, 1), 4);
+  int64_t most = 0;
+  for (int rank : typical_ranks(one)) most = std::max(most, traffic_of(one, rank).data.bytes);
+  expect_lines(print_plan(make_plan(toy_workload(big), with_choice(ScheduleName::one_f_one_b, 1, 2), 4)),
+               {"ZeRO 1 would send " + bytes_text(static_cast<double>(most))});
+}
+
+TEST(Print, TheChoiceAndItsReasonAreShown) {
+  PrintOptions options;
+  options.why = "parallel.schedule auto: 1f1b, because";
+  expect_lines(print_plan(plan_of(4, 2, 2, 4), options), {"chosen   parallel.schedule auto: 1f1b, because"});
 }
 
 TEST(Print, AThousandRanksAreShownAtOnceAndNoLineIsTooLong) {
