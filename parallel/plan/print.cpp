@@ -1,8 +1,6 @@
 #include "parallel/plan/print.h"
 
 #include <algorithm>
-#include <functional>
-#include <map>
 #include <optional>
 
 #include "kernels/base/error.h"
@@ -124,18 +122,19 @@ struct Phase {
   std::vector<MemoryKind> kinds;  // in use
 };
 
-/// "205 MiB x 16": bytes of a slot and how many there are; stages of a rank with other numbers apart.
+/// "205 MiB x 16": bytes of a slot and how many there are. With several stages a rank one slot of each, and
+/// the fewest and the most that a stage has: "1.69 GiB x 8-16".
 std::string slots_text(const Ledger& ledger) {
-  std::map<int64_t, int64_t, std::greater<>> bytes_of;  // [slots]
+  int64_t bytes = 0, fewest = 0, most = 0;
   for (const LedgerEntry& entry : ledger.entries) {
-    if (entry.kind == MemoryKind::activations) bytes_of[entry.count] += entry.bytes;
+    if (entry.kind != MemoryKind::activations) continue;
+    bytes += entry.bytes;
+    fewest = fewest == 0 ? entry.count : std::min(fewest, entry.count);
+    most = std::max(most, entry.count);
   }
-  std::string text;
-  for (const auto& [slots, bytes] : bytes_of) {
-    text +=
-        fmt::format("{}{} x {}", text.empty() ? "" : " + ", bytes_text(static_cast<double>(bytes)), slots);
-  }
-  return text.empty() ? "0 B" : text;
+  if (bytes == 0) return "0 B";
+  const std::string slots = fewest == most ? std::to_string(most) : fmt::format("{}-{}", fewest, most);
+  return fmt::format("{} x {}", bytes_text(static_cast<double>(bytes)), slots);
 }
 
 /// What sums that no grid changes hold more on the rank that holds most.

@@ -78,7 +78,7 @@ TEST(Print, SaysTheFormulaOfTheScheduleAndWhatShardsSend) {
   const std::vector<Case> cases = {
       {with_choice(ScheduleName::one_f_one_b, 1, 1), {"equal stages: 11.1 %", "recompute none"}},
       {with_choice(ScheduleName::interleaved, 2, 1),
-       {"interleaved, 2 stages a rank", "equal stages: 5.9 %", " + ", " x "}},
+       {"interleaved, 2 stages a rank", "equal stages: 5.9 %", " x 2-4"}},
       {with_choice(ScheduleName::zero_bubble, 1, 1), {"zero_bubble (H1)", "equal stages: 4.0 %"}},
       {with_choice(ScheduleName::zero_bubble, 2, 1), {"zero_bubble (ZB-V)", "(by FLOPs)"}},
       {with_choice(ScheduleName::one_f_one_b, 1, 2),
