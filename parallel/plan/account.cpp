@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "parallel/plan/places.h"
 #include "parallel/plan/plan.h"
+#include "parallel/plan/sum_tree.h"
 
 namespace ptrain {
 namespace {
@@ -55,6 +56,8 @@ void book_state(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
   const int64_t summed = plan.zero >= 2 ? shard_elements(layout) : trainable;
   ledger.book("parameters", MemoryKind::weights, held * size_bytes(types.param));
   ledger.book("gradients", MemoryKind::gradients, summed * size_bytes(types.grad));
+  ledger.book("sums of micro-batches", MemoryKind::gradients, trainable * size_bytes(types.grad),
+              plan.sum_levels());
   if (types.master != types.param) {
     ledger.book("master weights", MemoryKind::master, updated * size_bytes(types.master));
   }
@@ -249,6 +252,7 @@ int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank) {
 Ledger ledger_of(const Plan& plan, int rank) {
   Ledger ledger;
   ledger.book("scalars", MemoryKind::scratch, (plan.losses() + 2) * size_bytes(DType::f64));
+  ledger.book("exact squares", MemoryKind::scratch, plan.exact_bins() * size_bytes(DType::i64));
   ledger.book("ops", MemoryKind::scratch, plan.workload.op_scratch_bytes);
   const int position = plan.mesh.coordinate_of(rank).pipeline;
   const FlatLayout layout = flat_layout_of(plan, rank);

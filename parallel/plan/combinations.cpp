@@ -69,7 +69,16 @@ int64_t nearest_power_of_two(int64_t rows, int64_t micros) {
 }
 
 std::optional<Objection> about_grid_invariance(const ParallelConfig& parallel, int64_t micros) {
-  if (!parallel.is_grid_invariant || micros <= 1) return std::nullopt;
+  if (!parallel.is_grid_invariant) return std::nullopt;
+  if (has_halves(parallel)) {
+    return Objection{
+        "parallel.schedule",
+        fmt::format(" = zero_bubble with train.deterministic grid: a micro-batch's gradients are "
+                    "summed as soon as they are whole, and its weights' halves come late; set it "
+                    "to {}",
+                    parallel.virtual_stages > 1 ? "interleaved" : "1f1b")};
+  }
+  if (micros <= 1) return std::nullopt;
   if (parallel.zero >= 2) {
     return Objection{
         "parallel.zero",

@@ -299,9 +299,11 @@ class Launcher {
     for (int& sum : unit_sums_) wait_one(sum);
     exchange_tied();
     if (plan_.zero == 0) gather(reduced_, plan_.parallel.types.reduce);
-    if (plan_.mesh.world() > 1)
-      launches_.push_back(
-          {.kind = LaunchKind::all_reduce, .wire = Wire::world, .bytes = 2 * size_bytes(DType::f64)});
+    const int64_t squares = plan_.exact_bins() > 0 ? 0 : 1;
+    for (int64_t numbers : {plan_.losses() + squares, plan_.exact_bins()}) {
+      if (plan_.mesh.world() > 1 && numbers > 0)
+        launches_.push_back({.kind = LaunchKind::all_reduce, .wire = Wire::world, .bytes = numbers * 8});
+    }
     for (int& gathered : gathers_) wait_one(gathered);
   }
 

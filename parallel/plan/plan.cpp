@@ -6,6 +6,7 @@
 #include "parallel/plan/buckets.h"
 #include "parallel/plan/combinations.h"
 #include "parallel/plan/stage_cut.h"
+#include "parallel/plan/sum_tree.h"
 
 namespace ptrain {
 namespace {
@@ -206,6 +207,10 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
         plan.map.stages(), plan.micros, plan.report.explanation);
   plan.slots = slots_of(plan.schedule, plan.map);
   return plan;
+}
+
+int Plan::sum_levels() const {
+  return parallel.is_grid_invariant && zero < 2 ? sum_tree_levels(micros) : 0;
 }
 
 Recompute Plan::recompute_of(const StagePlan& stage, int64_t unit) const {

@@ -43,6 +43,10 @@ struct Plan {
   bool has_unit_gradients() const { return zero >= 2 || parallel.is_grid_invariant; }
   /// Numbers that the loss is kept in: one, or one for each micro-batch of the step over all data ranks.
   int64_t losses() const { return parallel.is_grid_invariant ? parallel.global / parallel.micro : 1; }
+  /// Grid-invariant sums: buffers of gradients for the tree over micro-batches, and integers for the exact
+  /// sum of squares; 0 without.
+  int sum_levels() const;
+  int64_t exact_bins() const { return parallel.is_grid_invariant ? 2 * 256 : 0; }
   /// What backward makes again of a unit of a stage.
   Recompute recompute_of(const StagePlan& stage, int64_t unit) const;
 };

@@ -1,5 +1,6 @@
 // Sums gradients over the mesh: addends of tensor replicas first, then over the data axis. Either bucket by
-// bucket while the last backward still runs, or unit by unit in every micro-batch, into shards of sums.
+// bucket while the last backward still runs; or unit by unit in every micro-batch, into shards of sums, or as
+// a tree over micro-batches and ranks.
 #pragma once
 
 #include <vector>
@@ -8,6 +9,7 @@
 #include "parallel/plan/places.h"
 #include "parallel/run/replica_sums.h"
 #include "parallel/run/tracer.h"
+#include "parallel/run/tree_sum.h"
 
 namespace ptrain {
 
@@ -18,16 +20,20 @@ class GradSync {
            Communicator* data);
 
   int64_t staging_elements() const { return replicas_.staging_elements(); }
+  /// Buffers of all gradients that bind() wants for the tree over micro-batches; 0 without one.
+  int levels() const { return has_tree() ? tree_.levels() : 0; }
   /// written: where backward adds a unit's gradients. summed: where their sums end, all of them or the shards
   /// of this rank; the same memory as `written` where a step's gradients add up in one buffer.
   /// stream: where the gradients are computed; null on a CPU.
-  void bind(FlatMemory written, FlatMemory summed, Tensor staging, const Context& context);
+  void bind(FlatMemory written, FlatMemory summed, Tensor staging, const Context& context,
+            std::vector<Tensor> levels = {});
 
   /// The step's gradients of a bucket are whole on this rank: starts their sum.
   void start(int bucket);
 
   /// With gradients by unit: before a micro-batch adds to them, zeroes the unit's place; when they are whole,
-  /// starts their sum, which is added to the step's sums in the order of micro-batches.
+  /// starts their sum, which is added to the step's sums in the order of micro-batches, or waits for the
+  /// others of its tree.
   void open(int bucket);
   void close(int bucket);
 
@@ -46,7 +52,8 @@ class GradSync {
     WatchedTransfer transfer;
     int bucket = -1;
   };
-  WatchedTransfer start_sum(int bucket);
+  bool has_tree() const { return !closed_.empty(); }
+  WatchedTransfer start_sum(int bucket, const FlatMemory& memory);
   Tensor own_shard(const FlatMemory& memory, int bucket) const;
   void retire(UnderWay& place);
 
@@ -55,7 +62,11 @@ class GradSync {
   int data_coordinate_;
   Communicator* data_;
   ReplicaSums replicas_;
+  SumOrder order_;
   std::vector<int> place_of_;  // [bucket], with gradients by unit
+  TreeSum tree_;
+  std::vector<int> closed_;  // [bucket], with a tree: micro-batches of the step so far
+  int micros_;
   FlatMemory written_, summed_;
   Context context_;
   std::vector<WatchedTransfer> under_way_;  // of start()

@@ -29,8 +29,6 @@ constexpr Unbuilt unbuilt_table[] = {
     {"parallel.zero", [](const C& c) { return c.parallel.zero > 1; }, "use 0 or 1"},
     {"parallel.offload", [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
     {"train.recompute", [](const C& c) { return c.train.recompute != C::Recompute::none; }, "use none"},
-    {"train.deterministic", [](const C& c) { return c.train.deterministic == C::Deterministic::grid; },
-     "use true: the same grid then gives the same bits"},
     {"checkpoint.storage", [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
      "use shared, with an output directory that all nodes see"},
     {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},

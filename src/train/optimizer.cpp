@@ -1,6 +1,7 @@
 #include "src/train/optimizer.h"
 
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/exact_sum.h"
 namespace ptrain {
 
 Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& placed, int zero,
@@ -33,6 +34,12 @@ void Optimizer::bind(Tensor m, Tensor v, Tensor master) {
 
 void Optimizer::sum_of_squares(Context& context, const FlatMemory& gradients, Tensor sum) const {
   for (Range range : counted_) ptrain::sum_of_squares(context, gradients.at(range), sum);
+}
+
+void Optimizer::exact_sum_of_squares(Context& context, const FlatMemory& gradients, Tensor bins) const {
+  // Zero has the same bits in both; fill() knows floats.
+  fill(context, Tensor(bins.data, {bins.numel()}, DType::f64, bins.device), 0);
+  for (Range range : counted_) ptrain::exact_sum_of_squares(context, gradients.at(range), bins);
 }
 
 void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,

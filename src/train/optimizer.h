@@ -34,6 +34,8 @@ class Optimizer {
   /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
   /// Added to `sum`: (1) f64.
   void sum_of_squares(Context& context, const FlatMemory& gradients, Tensor sum) const;
+  /// The same in integers, whatever the order; see exact_sum.h.   bins: (256, 2) i64
+  void exact_sum_of_squares(Context& context, const FlatMemory& gradients, Tensor bins) const;
   /// Updates this rank's segments.   scale: see adamw()
   void update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,
               const FlatMemory& gradients) const;

@@ -7,6 +7,7 @@
 
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/exact_sum.h"
 #include "parallel/comm/agree.h"
 #include "parallel/plan/launch_order.h"
 #include "src/model/host_flat.h"
@@ -45,14 +46,20 @@ Communicator* unless_alone(const std::unique_ptr<Communicator>& comm) {
   return comm != nullptr && comm->size() > 1 ? comm.get() : nullptr;
 }
 
-/// Communicators for tensors where the run computes. The order in which GPUs start their communication is
-/// checked over all ranks before there is any.
+/// Communicators for tensors where the run computes. The order in which ranks start their communication is
+/// checked over all of them before there is any.
 MeshComms comms_for(Communicator& world, const Plan& plan, const RunDevice& device) {
-  if (device.context.device.kind == DeviceKind::cpu) return make_mesh_comms(world, plan.mesh);
   agreed(world, [&] { check_launch_order(plan); });
+  if (device.context.device.kind == DeviceKind::cpu) return make_mesh_comms(world, plan.mesh);
   DeviceCommOptions options = device.comms;
   options.edges = transfer_edges(plan);
   return make_device_comms(world, plan.mesh, device.context.device, *device.context.stream, options);
+}
+
+Context context_for(const RunDevice& device, const Plan& plan) {
+  Context context = device.context;
+  context.is_thread_invariant = plan.parallel.is_grid_invariant;
+  return context;
 }
 
 /// Forwards of every micro-batch, in the slots that training has.
@@ -154,7 +161,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       rules_(rules),
       plan_(std::move(plan)),
       rank_(world.rank()),
-      context_(device.context),
+      context_(context_for(device, plan_)),
       comms_(comms_for(world, plan_, device)),
       model_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context_, use),
       gradients_(plan_, model_.layout(), coordinate().data, unless_alone(comms_.tensor),
@@ -168,9 +175,13 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   context_.scratch = model_.context().scratch;
   const StateTypes& types = plan_.parallel.types;
   Tensor m, v, master, staging, tied;
+  std::vector<Tensor> levels(static_cast<size_t>(gradients_.levels()));
   const auto grant = [&](const VisitTensor& each) {
     each("scalars", scalars_, {num_scalars(plan_)}, DType::f64);
     if (use == Pass::evaluate) return;
+    each("bins", bins_, {plan_.exact_bins() / 2, 2}, DType::i64);
+    for (size_t level = 0; level < levels.size(); ++level)
+      each("level", levels[level], {model_.layout().trainable_elements}, types.grad);
     each("m", m, {optimizer_.state_elements()}, types.moments);
     each("v", v, {optimizer_.state_elements()}, types.moments);
     if (types.master != types.param) each("master", master, {optimizer_.state_elements()}, types.master);
@@ -193,7 +204,7 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   loss_scale_.is_used = types.param == DType::f16;
   for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(model_.make_staging());
   parameters_.bind(model_.owned_parameters(), model_.read_parameters());
-  gradients_.bind(model_.written_gradients(), model_.summed_gradients(), staging, context_);
+  gradients_.bind(model_.written_gradients(), model_.summed_gradients(), staging, context_, levels);
   tied_.bind(model_.summed_gradients(), tied);
   if (comms_.data->size() > 1 || plan_.has_unit_gradients()) model_.set_hooks(hooks_.get());
 }
@@ -325,8 +336,14 @@ void Trainer::sum_up(Pass pass) {
   fill(context_, scalars_, 0);
   if (model_.loss() && coordinate().tensor == 0)
     copy(context_, model_.loss(), slice(scalars_, losses_range(plan_)));
-  if (pass == Pass::train)
-    optimizer_.sum_of_squares(context_, model_.summed_gradients(), slice(scalars_, squares_range(plan_)));
+  const Tensor squares = slice(scalars_, squares_range(plan_));
+  if (pass == Pass::train && plan_.exact_bins() > 0) {
+    optimizer_.exact_sum_of_squares(context_, model_.summed_gradients(), bins_);
+    comms_.world->all_reduce(slice(scalars_, losses_range(plan_)));
+    comms_.world->all_reduce(bins_);
+    return exact_total(context_, bins_, squares);
+  }
+  if (pass == Pass::train) optimizer_.sum_of_squares(context_, model_.summed_gradients(), squares);
   comms_.world->all_reduce(slice(scalars_, sums_range(plan_)));
 }
 

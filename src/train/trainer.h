@@ -99,6 +99,7 @@ class Trainer {
   Arena arena_;
   Tensor scalars_;  // f64, see trainer.cpp
   Buffer host_scalars_;
+  Tensor bins_;                      // (256, 2) i64, of the exact sum of squares; empty without
   Pipeline train_, evaluate_;        // the plan's program; its forwards alone
   std::vector<MicroBatch> rows_;     // of the step, one a micro-batch
   std::vector<MicroInput> staging_;  // the same as the device copies it

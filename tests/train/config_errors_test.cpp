@@ -153,7 +153,6 @@ const Wrong wrong_files[] = {
     {"parallel: {zero: 3}\n", "run.yaml:4:18", "parallel.zero = 3 is not built yet; use 0 or 1"},
     {"parallel: {offload: optimizer}\n", "run.yaml:4:21", "not built yet"},
     {"train: {recompute: full}\n", "run.yaml:4:20", "not built yet"},
-    {"train: {deterministic: grid}\n", "run.yaml:4:24", "train.deterministic = grid is not built yet"},
     {"checkpoint: {storage: per_node}\n", "run.yaml:4:23", "not built yet; use shared"},
     {"checkpoint: {upload: s3://b/p}\n", "run.yaml:4:22", "not built yet"},
 };
