@@ -20,15 +20,7 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"parallel.schedule",
-     [](const C& c) {
-       return c.parallel.schedule != C::Schedule::gpipe && c.parallel.schedule != C::Schedule::one_f_one_b;
-     },
-     "use 1f1b or gpipe"},
-    {"parallel.virtual_stages", [](const C& c) { return c.parallel.virtual_stages > 1; }, "use 1"},
-    {"parallel.zero", [](const C& c) { return c.parallel.zero > 1; }, "use 0 or 1"},
     {"parallel.offload", [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
-    {"train.recompute", [](const C& c) { return c.train.recompute != C::Recompute::none; }, "use none"},
     {"checkpoint.storage", [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
      "use shared, with an output directory that all nodes see"},
     {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},

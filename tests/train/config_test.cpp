@@ -278,8 +278,10 @@ TEST(ConfigCheck, MeshesThatFillTheWorldAreAccepted) {
 
 TEST(ConfigCheck, WhatIsNotBuiltIsSaidAndADeviceIsNotPartOfIt) {
   LoadRequest request;
-  request.overrides = {
-      {"device", "cuda"}, {"precision", "bf16"}, {"parallel.zero", "2"}, {"train.recompute", "auto"}};
+  request.overrides = {{"device", "cuda"},
+                       {"precision", "bf16"},
+                       {"checkpoint.replicas", "2"},
+                       {"checkpoint.storage", "per_node"}};
   const LoadedConfig loaded = load_config(request);
   EXPECT_EQ(unbuilt_choices(loaded).size(), 2u);
   EXPECT_THROW(refuse_unbuilt(loaded), Error);
