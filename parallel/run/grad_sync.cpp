@@ -78,6 +78,7 @@ void GradSync::open(int bucket) {
 }
 
 void GradSync::close(int bucket) {
+  look();
   if (has_tree()) {
     int& closed = closed_[static_cast<size_t>(bucket)];
     const Range elements = layout_.buckets[static_cast<size_t>(bucket)].elements;

@@ -41,7 +41,7 @@ class GradSync {
   /// sums of its shards.
   void finish();
   /// Notes sums over the data axis with `tracer`, as "reduce"; look() does so for those that are done
-  /// although nobody has waited for them. Null: none.
+  /// although nobody has waited for them, and so does close(). Null: none.
   void set_tracer(Tracer* tracer) { tracer_ = tracer; }
   void look();
   /// ZeRO-0, after finish(): every rank gets all sums.

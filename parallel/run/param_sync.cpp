@@ -37,6 +37,7 @@ void ParamSync::start() {
 
 void ParamSync::need(int64_t unit, int64_t next) {
   if (data_ == nullptr || zero_ == 0) return;
+  look();
   const int bucket = bucket_of_[static_cast<size_t>(unit)];
   if (zero_ == 3 && residency_.take(bucket)) gather(bucket);
   under_way_[static_cast<size_t>(bucket)].wait();

@@ -27,7 +27,7 @@ class ParamSync {
   /// Waits for everything that start() started.
   void finish();
   /// Notes what sets out from here on with `tracer`, as "gather"; look() does so for what has come although
-  /// nobody has waited for it. Null: none.
+  /// nobody has waited for it, and so does need(). Null: none.
   void set_tracer(Tracer* tracer) { tracer_ = tracer; }
   void look();
 

@@ -58,8 +58,8 @@ Key key_of(const Event& event) {
 /// Trains `steps` steps on `grid` over `world` and traces those that `is_traced` names, as a run does. The
 /// file is rank 0's to read.
 template <class IsTraced>
-void train_traced(Communicator& world, const Grid& grid, int64_t steps, const std::filesystem::path& file,
-                  const IsTraced& is_traced) {
+std::vector<StepResult> train_traced(Communicator& world, const Grid& grid, int64_t steps,
+                                     const std::filesystem::path& file, const IsTraced& is_traced) {
   const Batches batches(
       *golden().source, {.sequence_length = golden().sequence_length, .packing = RowPacking::off},
       {.micro = grid.micro, .global = golden().global, .data = grid.data}, {.shuffle = Shuffle::off});
@@ -70,13 +70,15 @@ void train_traced(Communicator& world, const Grid& grid, int64_t steps, const st
   Trainer trainer(golden().spec, golden().optimizer, plan, world, {});
   load_golden_weights(golden().weights, trainer);
   trainer.set_tracer(&trace.tracer());
+  std::vector<StepResult> results;
   for (int64_t step = 1; step <= steps; ++step) {
     if (is_traced(step)) trace.tracer().begin(step);
-    trainer.step(batches, step, golden().steps);
+    results.push_back(trainer.step(batches, step, golden().steps));
     trace.write();
   }
   trace.close();
   world.barrier();
+  return results;
 }
 
 class TracedGrid : public testing::TestWithParam<Grid> {};
@@ -87,7 +89,14 @@ TEST_P(TracedGrid, HoldsEveryActionOfEveryRankOnce) {
   const TemporaryDirectory directory;  // of each process; rank 0's is written
   const auto file = directory.path() / "trace.json";
   run_ranks(grid.world(), [&](Communicator& world) {
-    train_traced(world, grid, 3, file, [](int64_t step) { return step != 2; });
+    const std::vector<StepResult> traced =
+        train_traced(world, grid, 3, file, [](int64_t step) { return step != 2; });
+    // To be watched changes no bit.
+    const std::vector<StepResult> plain = train_on(golden(), grid, world, 3);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_EQ(traced[i].loss, plain[i].loss);
+      EXPECT_EQ(traced[i].grad_norm, plain[i].grad_norm);
+    }
     if (world.rank() != 0) return;
     const std::vector<Event> events = events_of(file);
     // 1. Every action of the traced steps once, and no other one.
