@@ -120,11 +120,6 @@ Schedule zero_bubble_h1(const StageMap& map, int micros);
 /// micros. Compute only.
 Schedule zero_bubble_v(const StageMap& map, int micros);
 
-/// Forwards alone, as an evaluation plays them: groups of `at_once` micros go through a position's chunks one
-/// after the other, in slots in turn (micro modulo at_once). Lowered: transfers, hands, slots. A rank needs
-/// at_once slots in every chunk; more than one keeps all positions busy where there are several chunks.
-Schedule forwards_of(const StageMap& map, int micros, int at_once);
-
 /// Adds sends right behind the compute that makes what they carry, receives right before the compute that
 /// needs it. On a lane both sides keep one order: where a receiver needs a later message first, the earlier
 /// ones are received before it. Stages that follow each other on one position hand over in memory: a gradient
@@ -147,6 +142,11 @@ Schedule with_early_receives(Schedule schedule);
 
 /// [position][chunk]: how many sets of activations the schedule needs; equals Report::peak_live.
 std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap& map);
+
+/// The forwards of a schedule alone, in their order, as an evaluation plays them: lowered anew (transfers,
+/// hands), in the slots that the schedule has, in turn. Nobody waits for ever: whatever a forward waits for,
+/// the micro that was in its slot before, was long done when the backwards still lay between. Needs slots.
+Schedule forwards_of(const Schedule& schedule, const StageMap& map);
 
 /// Empty when all holds, else what is wrong, where and why it must not be: every micro's forward and backward
 /// (whole, or its input and then its weights) exactly once on every stage, forward first; whatever adds to

@@ -108,25 +108,24 @@ std::vector<std::vector<int>> slots_of(const Schedule& schedule, const StageMap&
   return slots;
 }
 
-Schedule forwards_of(const StageMap& map, int micros, int at_once) {
-  check(micros >= 1 && at_once >= 1, "forwards of {} micro-batches, {} at once", micros, at_once);
-  std::vector<Action> program;
-  for (int group = 0; group < micros; group += at_once) {
-    for (int chunk = 0; chunk < map.chunks(); ++chunk) {
-      for (int micro = group; micro < std::min(micros, group + at_once); ++micro)
-        program.push_back({.kind = ActionKind::forward, .chunk = chunk, .micro = micro});
+Schedule forwards_of(const Schedule& schedule, const StageMap& map) {
+  Schedule forwards{.name = "forwards", .micros = schedule.micros, .programs = {}};
+  for (const std::vector<Action>& program : schedule.programs) {
+    std::vector<Action>& alone = forwards.programs.emplace_back();
+    for (const Action& action : program) {
+      if (is_forward(action.kind))
+        alone.push_back({.kind = action.kind, .chunk = action.chunk, .micro = action.micro});
     }
   }
-  Schedule schedule{
-      .name = "forwards", .micros = micros, .programs = std::vector(at(map.positions()), program)};
-  schedule = with_transfers(std::move(schedule), map);
-  for (std::vector<Action>& actions : schedule.programs) {
-    for (Action& action : actions) {
-      action.slot = action.micro % at_once;
-      if (is_hand(action.kind)) action.to_slot = action.slot;
+  forwards = with_transfers(std::move(forwards), map);
+  const std::vector<std::vector<int>> slots = slots_of(schedule, map);
+  for (size_t position = 0; position < slots.size(); ++position) {
+    for (Action& action : forwards.programs[position]) {
+      action.slot = action.micro % slots[position][at(action.chunk)];
+      if (is_hand(action.kind)) action.to_slot = action.micro % slots[position][at(action.to_chunk)];
     }
   }
-  return schedule;
+  return forwards;
 }
 
 }  // namespace ptrain

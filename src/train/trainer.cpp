@@ -62,14 +62,6 @@ Context context_for(const RunDevice& device, const Plan& plan) {
   return context;
 }
 
-/// Forwards of every micro-batch, in the slots that training has.
-std::vector<Action> forward_program(const Plan& plan, int position) {
-  int at_once = plan.slots.front().front();
-  for (const std::vector<int>& chunks : plan.slots)
-    at_once = std::min(at_once, *std::ranges::min_element(chunks));
-  return forwards_of(plan.map, plan.micros, at_once).programs.at(static_cast<size_t>(position));
-}
-
 }  // namespace
 
 /// Parameters and gradients that come and go with the units.
@@ -171,7 +163,9 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       hooks_(std::make_unique<Hooks>(*this)),
       optimizer_(model_.layout(), model_.placed(), plan_.zero, coordinate().data),
       train_(plan_.program(rank_), comms_.pipeline.get()),
-      evaluate_(forward_program(plan_, coordinate().pipeline), comms_.pipeline.get()) {
+      evaluate_(
+          forwards_of(plan_.schedule, plan_.map).programs.at(static_cast<size_t>(coordinate().pipeline)),
+          comms_.pipeline.get()) {
   context_.scratch = model_.context().scratch;
   const StateTypes& types = plan_.parallel.types;
   Tensor m, v, master, staging, tied;

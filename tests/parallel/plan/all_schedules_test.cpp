@@ -146,19 +146,19 @@ TEST(AllSchedules, HoldAtTheSizesOfAThousandRanks) {
   }
 }
 
-TEST(AllSchedules, ForwardsAloneNeverDeadlockInTheirSlots) {
+TEST(AllSchedules, ForwardsAloneNeverDeadlockInTheirSlotsAndKeepAllPositionsBusy) {
   Cases cases(14);
   for (int i = 0; i < 2000; ++i) {
-    const NamedSchedule& named = cases.one_of(all_schedules());
-    const StageMap map = named.map(static_cast<int>(cases.between(1, 9)));
-    const int micros = static_cast<int>(cases.between(1, 25));
-    const int at_once = static_cast<int>(cases.between(1, 12));
-    const Schedule schedule = forwards_of(map, micros, at_once);
-    ASSERT_EQ(GuardedPlay(schedule, map).run(), "") << named.name << " " << micros << " " << at_once;
-    ASSERT_TRUE(simulate(schedule, map, random_costs(map, cases)).is_complete);
-    for (const std::vector<int>& chunks : slots_of(schedule, map)) {
-      for (int slots : chunks) EXPECT_EQ(slots, std::min(at_once, micros));
-    }
+    const Lowered lowered = random_schedule(cases);
+    const Schedule forwards = forwards_of(lowered.schedule, lowered.map);
+    ASSERT_EQ(GuardedPlay(forwards, lowered.map).run(), "") << lowered.what;
+    EXPECT_EQ(slots_of(forwards, lowered.map), slots_of(lowered.schedule, lowered.map)) << lowered.what;
+    const Report report = simulate(forwards, lowered.map, Costs::uniform(lowered.map, 1, 0));
+    ASSERT_TRUE(report.is_complete) << lowered.what << ": " << report.explanation;
+    // The way of one micro through all stages, and all work of a position: for each at most its time.
+    EXPECT_LE(report.step_s, lowered.map.stages() + lowered.map.chunks() * lowered.schedule.micros +
+                                 lowered.map.chunks() * lowered.map.positions())
+        << lowered.what;
   }
 }
 
