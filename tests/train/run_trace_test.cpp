@@ -1,9 +1,10 @@
 // The trace of a run: every action of every rank, on one clock, with the overlap that there is.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
-#include "parallel/comm/host_objects.h"
+#include "parallel/run/param_sync.h"
 #include "src/train/metrics.h"
 #include "src/train/trace.h"
 #include "src/train/trace_read.h"
@@ -227,6 +228,71 @@ TEST(RunTrace, ShowsASumThatIsUnderWayWhileTheNextBackwardIsComputed) {
       EXPECT_LT(sum.begin_us, backward.begin_us);
       EXPECT_GT(sum.end_us, backward.end_us) << "rank " << rank;
     }
+  });
+}
+
+/// Holds data rank 1's second gather back until data rank 0 says go.
+class HoldingGathers final : public ForwardingCommunicator {
+ public:
+  using ForwardingCommunicator::ForwardingCommunicator;
+
+  Transfer start_all_gather(Tensor part, Tensor whole) override {
+    if (rank() == 1 && ++started_ == 2) inner().irecv(message(), 0, Lane::control).wait();
+    return inner().start_all_gather(part, whole);
+  }
+  void go() { inner().isend(message(), 1, Lane::control).wait(); }
+
+ private:
+  Tensor message() { return Tensor(&go_, {1}, DType::i32); }
+
+  int started_ = 0;
+  int32_t go_ = 0;
+};
+
+TEST(RunTrace, ShowsParametersThatComeWhileTheFirstUnitsAreComputed) {
+  const Plan plan = plan_on(golden(), {1, 1, 2, 1}).value();
+  run_ranks(2, [&](Communicator& world) {
+    const FlatLayout layout = flat_layout_of(plan, world.rank());
+    ASSERT_GE(layout.buckets.size(), 2u);
+    std::vector<float> memory(static_cast<size_t>(layout.elements), static_cast<float>(world.rank()));
+    const FlatMemory flat(Tensor(memory.data(), {layout.elements}, DType::f32));
+    HoldingGathers data(world);
+    ParamSync sync(plan, layout, world.rank(), &data);
+    sync.bind(flat, flat);
+    Tracer tracer(host_clock().now_s, SpanTimes::happened, 100);
+    sync.set_tracer(&tracer);
+    tracer.begin(1);
+    sync.start();
+    const std::vector<int> order = exchange_order(layout);
+    const auto first_unit = [&](size_t place) {
+      return layout.buckets[static_cast<size_t>(order[place])].units.begin;
+    };
+    sync.need(first_unit(0), -1);
+    if (world.rank() == 0) {
+      const double begin_s = tracer.now_s();
+      sync.look();
+      tracer.note({.kind = ActionKind::forward, .micro = 0}, begin_s, tracer.now_s());
+      data.go();
+    }
+    sync.need(first_unit(1), -1);
+    sync.finish();
+    // The step's parameters are there: those of the other rank too.
+    for (const FlatBucket& bucket : layout.buckets) {
+      EXPECT_EQ(memory[static_cast<size_t>(bucket.elements.begin)], 0);
+      EXPECT_EQ(memory[static_cast<size_t>(bucket.elements.end() - 1)], 1);
+    }
+    if (world.rank() != 0) return;
+    const auto find = [&](std::string_view name, int bucket) {
+      const auto found = std::ranges::find_if(
+          tracer.spans(), [&](const Span& span) { return span.name == name && span.bucket == bucket; });
+      EXPECT_NE(found, tracer.spans().end()) << name << " " << bucket;
+      return *found;
+    };
+    const Span first = find("gather", order[0]), second = find("gather", order[1]),
+               forward = find("forward", -1);
+    EXPECT_LE(first.end_s, forward.begin_s) << "what is read must have come";
+    EXPECT_LT(second.begin_s, forward.begin_s);
+    EXPECT_GT(second.end_s, forward.end_s);
   });
 }
 
