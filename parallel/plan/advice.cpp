@@ -95,7 +95,12 @@ void Search::consider(const Neighbour& neighbour) {
                                                   : judge(neighbour.parallel, make_, hardware_);
   if (!judged || !judged->does_fit) return;
   std::vector<std::string> options = options_between(from_, judged->parallel);
-  const auto is_there = [&](const Found& found) { return found.change.options == options; };
+  // Known already, or more than what fits by itself.
+  const auto is_there = [&](const Found& found) {
+    return std::ranges::all_of(found.change.options, [&](const std::string& option) {
+      return std::ranges::count(options, option) > 0;
+    });
+  };
   if (std::ranges::any_of(found_, is_there)) return;
   found_.push_back(
       {.changed = neighbour.changed, .change = {.options = std::move(options), .judged = *judged}});

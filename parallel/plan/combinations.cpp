@@ -79,7 +79,7 @@ std::optional<Objection> about_grid_invariance(const ParallelConfig& parallel, i
                     parallel.virtual_stages > 1 ? "interleaved" : "1f1b")};
   }
   if (micros <= 1) return std::nullopt;
-  if (parallel.zero >= 2) {
+  if (parallel.zero >= 2 && parallel.data > 1) {
     return Objection{
         "parallel.zero",
         fmt::format(" = {} with train.deterministic grid and {} micro-batches a step on each data "

@@ -189,6 +189,7 @@ Plan make_plan(const Workload& workload, const ParallelConfig& parallel, int wor
   plan.map = map_of(parallel);
   plan.micros = static_cast<int>(parallel.global / (parallel.micro * parallel.data));
   check_combination(parallel, plan.micros);
+  check_stages(parallel, std::ranges::count(workload.units, UnitKind::block, &Unit::kind));
   plan.rows = parallel.micro * parallel.sequence_length;
   plan.zero = parallel.data == 1 ? std::min(parallel.zero, 1) : parallel.zero;
   plan.is_tied_apart = workload.units.back().kind == UnitKind::table;

@@ -39,6 +39,18 @@ std::string times_text(const Estimate& estimate) {
   return table.text();
 }
 
+/// The price in time of sums that no grid changes.
+std::string invariance_text(const Plan& plan, const Hardware& hardware, double step_s) {
+  if (!plan.parallel.is_grid_invariant) return {};
+  ParallelConfig plain = plan.parallel;
+  plain.is_grid_invariant = false;
+  const double plain_s = estimate_of(make_plan(plan.workload, plain, plan.mesh.world()), hardware).step_s;
+  return fmt::format(
+      "  Sums that no grid changes: {} in time, and what products in fixed tiles cost, which is not "
+      "estimated.\n",
+      signed_percent(step_s / plain_s - 1));
+}
+
 std::string outside_text(const Crossing& crosses) {
   std::string outside;
   for (const auto& [crosses_axis, name] :
@@ -79,6 +91,7 @@ std::string print_estimate(const Plan& plan, const Hardware& hardware) {
       hardware.link_bytes_per_s / 1e9, 100 * hardware.network_reaches, hardware.network_bytes_per_s / 1e9,
       outside_text(crossing_of(plan.mesh, hardware.ranks_per_node)), plan.workload.model_flops_per_token,
       hardware.source);
+  text += invariance_text(plan, hardware, estimate.step_s);
   const double most = estimate.most_bytes + static_cast<double>(hardware.reserved_bytes);
   text += fmt::format("\n{}: the largest rank needs {} + about {} for context and libraries = {} of {}\n",
                       estimate.does_fit ? "Fits" : "DOES NOT FIT", bytes_text(estimate.most_bytes),

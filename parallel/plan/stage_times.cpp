@@ -158,7 +158,19 @@ StageTimes stage_times(const Plan& plan, int stage, const Hardware& hardware) {
     forward_s.push_back(forward + tensor.forward_s);
     backward_s.push_back(input + weights + tensor.input_s + tensor.weights_s);
   }
-  // 3. The data axis.
+  // 3. The tree of gradients.
+  if (plan.parallel.is_grid_invariant && plan.zero < 2) {
+    double elements = 0;
+    const FlatLayout layout = flat_layout_of(plan, plan.mesh.rank_of({.pipeline = part.position}));
+    for (const FlatBucket& bucket : layout.buckets) {
+      if (bucket.chunk == part.chunk) elements += static_cast<double>(bucket.elements.count);
+    }
+    const double added_s = 3 * elements * static_cast<double>(size_bytes(plan.parallel.types.grad)) /
+                           hardware.memory_bytes_per_s;
+    times.backward_s += added_s;
+    backward_s.back() += added_s;
+  }
+  // 4. The data axis.
   add_data(plan, part, forward_s, backward_s, bytes_per_s_along(Axis::data, plan.mesh, hardware), times);
   times.input_s += times.data_backward_s;
   return times;

@@ -130,13 +130,16 @@ std::vector<Key> parallel_keys() {
                                    .absent = "auto",
                                    .min = 1,
                                    .max = max_ranks}),
-      row<&C::parallel, &P::schedule>({.path = "parallel.schedule",
-                                       .help = "order of the micro-batches in the pipeline",
-                                       .choices = {"gpipe", "1f1b", "interleaved", "zero_bubble", "auto"}}),
+      row<&C::parallel, &P::schedule>(
+          {.path = "parallel.schedule",
+           .help = "order of the micro-batches in the pipeline; auto: the best that fits the memory",
+           .choices = {"gpipe", "1f1b", "interleaved", "zero_bubble", "auto"}}),
       row<&C::parallel, &P::virtual_stages>(
           {.path = "parallel.virtual_stages",
            .unit = "chunks",
-           .help = "model chunks per rank: interleaved any number; zero_bubble 1 = H1, 2 = ZB-V",
+           .help =
+               "model chunks per rank: interleaved any number; zero_bubble 1 = H1, 2 = ZB-V; with schedule "
+               "auto 1 leaves it open",
            .min = 1,
            .max = 1000}),
       row<&C::parallel, &P::sequence_parallel>(
@@ -257,9 +260,10 @@ std::vector<Key> run_keys() {
                                 .help = "of random weights and of the data's order",
                                 .min = 0,
                                 .max = max_count}),
-      row<&C::train, &T::recompute>({.path = "train.recompute",
-                                     .help = "activations computed again in backward instead of kept",
-                                     .choices = {"none", "selective", "full", "auto"}}),
+      row<&C::train, &T::recompute>(
+          {.path = "train.recompute",
+           .help = "activations computed again in backward instead of kept; auto: the least that fits",
+           .choices = {"none", "selective", "full", "auto"}}),
       row<&C::train, &T::deterministic>(
           {.path = "train.deterministic",
            .help = "true fixes the algorithms; grid makes the bits the same on every grid",

@@ -112,6 +112,22 @@ TEST(Advice, NoSingleChangeThatFitsIsCheaperThanTheOnesOfItsKind) {
   EXPECT_LE(best_proposed_s, best_grid_s);
 }
 
+TEST(Advice, NothingIsAddedToAChangeThatFitsByItself) {
+  const Plan plan = make(from());
+  for (const double share : {0.9, 0.5, 0.25}) {
+    const Hardware hardware = room_for(share * estimate_of(plan, hardware_of("a100-40")).most_bytes);
+    const std::vector<Change> changes = advise(plan, make, hardware).changes;
+    for (const Change& small : changes) {
+      for (const Change& large : changes) {
+        if (&small == &large) continue;
+        EXPECT_FALSE(std::ranges::all_of(small.options, [&](const std::string& option) {
+          return std::ranges::count(large.options, option) > 0;
+        })) << print_advice({.changes = changes}, hardware, 1);
+      }
+    }
+  }
+}
+
 TEST(Advice, WhereNothingFitsItSaysHowManyRanksWould) {
   ParallelConfig alone = from();
   alone.data = 1;

@@ -64,7 +64,7 @@ TEST(Combinations, TheImpossibleOnesAreRefusedWithTheReasonAndTheNearestPossible
        " = 2 with train.deterministic grid and 4 micro-batches a step on each data rank: it sums over ranks "
        "after each of them, so that the order of a sum depends on the grid; set it to 1, or batch.micro to 4 "
        "for one micro-batch"},
-      {of_grid(1, 3, 2, 3), 3, "parallel.zero", "batch.micro to 6 for one micro-batch"},
+      {of_grid(3, 3, 2, 3), 3, "parallel.zero", "batch.micro to 6 for one micro-batch"},
       {of_grid(2, 1, 1, 6), 6, "batch.global",
        " = 12 makes 6 micro-batches a step on each of 2 data ranks; with train.deterministic grid their "
        "number "
@@ -76,6 +76,7 @@ TEST(Combinations, TheImpossibleOnesAreRefusedWithTheReasonAndTheNearestPossible
       {of_grid(1, 1, 1, 6), 6, nullptr, ""},
       {of_grid(3, 1, 1, 8), 8, nullptr, ""},
       {of_grid(3, 3, 1, 1), 1, nullptr, ""},
+      {of_grid(1, 3, 2, 3), 3, nullptr, ""},  // one data rank has nothing to share
       {{.data = 3, .zero = 3}, 6, nullptr, ""},
       {{.virtual_stages = 1, .schedule = interleaved}, 8, nullptr, ""},
       {{.virtual_stages = 5, .schedule = interleaved, .zero = 3, .recompute = Recompute::full},

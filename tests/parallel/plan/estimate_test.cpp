@@ -239,6 +239,18 @@ TEST(Estimate, EverySchedulesBubbleIsThatOfItsFormulaWhereMessagesAreFree) {
   EXPECT_NEAR(bubble(ScheduleName::zero_bubble, 1), zero_bubble_h1_bubble(4, 16), 1e-6);
 }
 
+TEST(Estimate, SumsThatNoGridChangesPassMemoryOncePerMicroBatch) {
+  Hardware hardware = hardware_of("h100");
+  ParallelConfig parallel = config_of(1, 1, 1, 8);
+  const double plain_s = estimate_of(plan_of(parallel), hardware).report.step_s;
+  parallel.is_grid_invariant = true;
+  const Plan plan = plan_of(parallel);
+  const auto elements = static_cast<double>(flat_layout_of(plan, 0).trainable_elements);
+  // Gradients are bf16 here: two reads and a write of 2 bytes, eight times.
+  EXPECT_NEAR(estimate_of(plan, hardware).report.step_s,
+              plain_s + 8 * 3 * 2 * elements / hardware.memory_bytes_per_s, 1e-9);
+}
+
 TEST(Estimate, AnOffloadedUpdateRunsAtTheHostsPace) {
   ParallelConfig parallel = config_of(1, 1, 4, 4);
   const Hardware hardware = hardware_of("h100");

@@ -29,7 +29,9 @@ TEST(Plan, ImpossibleCombinationsAreRefusedWithTheValuesAndTheFix) {
       {grid_of(0, 1, 1), 1, "parallel.tensor = 0"},
       {grid_of(4, 1, 1), 4,
        "the model has 6 attention heads, which parallel.tensor = 4 does not divide; set it to 1, 2, 3 or 6"},
-      {grid_of(1, 5, 1), 5, "= 5 stages, but the model has 4 blocks"},
+      {grid_of(1, 5, 1), 5,
+       "= 5 stages, but the model has 4 blocks and every stage needs one; set parallel.pipeline to at most "
+       "4"},
       {grid_of(1, 1, 1), 1, "parallel.zero = 4"},
       {grid_of(1, 2, 1), 2, "parallel.virtual_stages = 2"},
       {grid_of(1, 1, 2), 2,
