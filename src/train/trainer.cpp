@@ -204,8 +204,12 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
 }
 
 Trainer::~Trainer() {
-  // Nobody waits for parameters that are still under way when a run ends.
-  parameters_.finish();
+  // Nobody else waits for parameters that are still under way when a run ends. Where it ends by an error, that
+  // error is what counts.
+  try {
+    parameters_.finish();
+  } catch (const Error&) {
+  }
 }
 
 void Trainer::load_rows(const Batches& batches, int64_t step) {
