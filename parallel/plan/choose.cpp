@@ -78,10 +78,6 @@ std::vector<ParallelConfig> schedules_of(const ParallelConfig& from, Open open, 
   return schedules;
 }
 
-std::string gib_text(double bytes) {
-  return fmt::format("{:.1f} GiB", bytes / double(int64_t{1} << 30));
-}
-
 }  // namespace
 
 std::string schedule_text(const ParallelConfig& parallel) {
@@ -173,8 +169,8 @@ Choice choose(const ParallelConfig& from, Open open, const PlanMaker& make, cons
   const double room = static_cast<double>(hardware.memory_bytes - hardware.reserved_bytes);
   const bool is_known = hardware.memory_bytes < (int64_t{1} << 60);
   choice.why += is_known
-                    ? fmt::format("; {} {} of {}", gib_text(best->bytes),
-                                  best->does_fit ? "fit" : "are the least, and do not fit", gib_text(room))
+                    ? fmt::format("; {} {} of {}", bytes_text(best->bytes),
+                                  best->does_fit ? "fit" : "are the least, and do not fit", bytes_text(room))
                     : "; the memory of a rank is not known here";
   return choice;
 }

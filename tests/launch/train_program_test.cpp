@@ -266,6 +266,18 @@ TEST(TrainProgram, EvalIsTheSameOnOneRankAndOnFourAndItsLogitsAreTheReferences) 
   }
 }
 
+TEST(TrainProgram, WhatIsLeftToAutoIsChosenOnceForAllRanksAndSaid) {
+  TinyRun run;
+  run.configure(
+      "batch: {global: 8}\nparallel: {pipeline: 2, schedule: auto}\n"
+      "train: {steps: 2, recompute: auto}\ncheckpoint: {every: 0}\n");
+  const ProgramResult result = ptrain_on(2, {run.config()});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(times_in("parallel.schedule auto: ", result.err), 1) << result.err;
+  EXPECT_EQ(times_in("train.recompute auto: none; ", result.err), 1) << result.err;
+  EXPECT_EQ(times_in("step 2/2", result.out), 1) << result.out;
+}
+
 TEST(CheckProgram, PrintsWhatWouldRunAndLeavesNothingBehind) {
   const TinyRun run;
   const std::vector<std::string> check = with({"check", run.config(), "--batch.global", "6"}, four);
