@@ -102,6 +102,16 @@ std::span<const Verb> verbs() {
            "does not. FILE of --prices is YAML or JSON: an instance kind and its price an hour, such as\n"
            "p4d.24xlarge: 12.5",
        .run = run_plan},
+      {.name = "verify",
+       .summary = "two steps under several plans on these ranks, which must agree; names what differs",
+       .usage = "CONFIG [--all]",
+       .takes = Takes::file,
+       .flags = {{.name = "all", .help = "every variant that is possible, not eight of them"}},
+       .details =
+           "Plans differ in grid, ZeRO, micro-batch, recompute, schedule and sequence parallelism. Losses,\n"
+           "gradients and weights have the same bits where the same numbers are added in the same order,\n"
+           "else they agree within rounding. Exit code 64 where they do not. Nothing is written.",
+       .run = run_verify},
       {.name = "preprocess",
        .summary = "text to token documents with masks, by all ranks",
        .usage = "CONFIG --out FILE.h5 [--show N]",

@@ -45,6 +45,11 @@ RowRules row_rules(const Config::Data& data) {
           .overlong = overlong_of(data.overlong)};
 }
 
+OrderRules order_rules(const Config& config, Shuffle allowed) {
+  return {.seed = static_cast<uint64_t>(config.train.seed),
+          .shuffle = config.data.shuffle ? allowed : Shuffle::off};
+}
+
 RunData open_run_data(const Config& config, const std::vector<std::string>& files, std::string_view key,
                       const TextEncoder& encoder, const ModelSpec& spec, int data_ranks, bool is_shuffled,
                       const std::filesystem::path& cache_directory, int threads, Communicator& world) {
@@ -59,8 +64,7 @@ RunData open_run_data(const Config& config, const std::vector<std::string>& file
     data.batches = std::make_unique<Batches>(
         *data.dataset, row_rules(config.data),
         BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = data_ranks},
-        OrderRules{.seed = static_cast<uint64_t>(config.train.seed),
-                   .shuffle = is_shuffled && config.data.shuffle ? Shuffle::on : Shuffle::off});
+        order_rules(config, is_shuffled ? Shuffle::on : Shuffle::off));
   });
   return data;
 }

@@ -38,5 +38,7 @@ RunData open_run_data(const Config& config, const std::vector<std::string>& file
                       const std::filesystem::path& cache_directory, int threads, Communicator& world);
 
 RowRules row_rules(const Config::Data& data);
+/// `allowed` off: file order, whatever the configuration says.
+OrderRules order_rules(const Config& config, Shuffle allowed);
 
 }  // namespace ptrain
