@@ -1,8 +1,6 @@
 // Trains a golden case on some grid with ranks that a test gives, and returns what every step said.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <optional>
 #include <string>
 #include <vector>
@@ -168,7 +166,9 @@ inline std::vector<StepResult> train_on(const CurveCase& golden, const Grid& gri
       *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
       {.micro = grid.micro, .global = golden.global, .data = grid.data}, {.shuffle = Shuffle::off});
   const Compute compute{.device = device.context.device.kind, .precision = precision};
-  Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid, compute), world, device);
+  const std::optional<Plan> plan = plan_on(golden, grid, compute);
+  check(plan.has_value(), "{} does not fit", to_string(grid));
+  Trainer trainer(golden.spec, golden.optimizer, *plan, world, device);
   load_golden_weights(golden.weights, trainer);
   std::vector<StepResult> results;
   for (int64_t step = 1; step <= (steps > 0 ? steps : golden.steps); ++step) {

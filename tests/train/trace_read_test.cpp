@@ -1,5 +1,7 @@
 #include "src/train/trace_read.h"
 
+#include <gtest/gtest.h>
+
 #include <fstream>
 
 #include "parallel/plan/svg_compare.h"

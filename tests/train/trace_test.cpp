@@ -1,6 +1,7 @@
 // The trace's text, its file, and reading a step back. What a whole run writes: run_trace_test.
 #include "src/train/trace.h"
 
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <csignal>
