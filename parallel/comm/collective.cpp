@@ -9,9 +9,6 @@ namespace ptrain {
 namespace {
 
 constexpr int64_t alignment = 64;
-constexpr int64_t scratch_limit = int64_t{8} << 20;
-constexpr int64_t max_chunk_bytes = int64_t{1} << 20;
-constexpr int64_t min_chunk_bytes = int64_t{4} << 10;
 
 int64_t aligned(int64_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
@@ -41,12 +38,8 @@ bool clear_done(Wire& wire, std::vector<int>& tickets) {
 
 }  // namespace
 
-int64_t reduce_chunk_bytes(int ranks) {
-  if (ranks < 2) return max_chunk_bytes;
-  const int64_t share = scratch_limit / (2 * (ranks - 1)) / alignment * alignment;
-  return std::clamp(share, min_chunk_bytes, max_chunk_bytes);
-}
-
+// Scratch is cut in slots of a chunk, one for each other rank, twice: while one set is summed up the other is
+// on its way.
 int64_t reduce_scratch_bytes(int ranks, int64_t part_bytes) {
   const int64_t chunk = reduce_chunk_bytes(ranks);
   const int64_t sets = part_bytes > chunk ? 2 : 1;

@@ -8,12 +8,9 @@
 
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/wire.h"
+#include "parallel/plan/sent.h"
 
 namespace ptrain {
-
-/// Scratch of a reduction is cut in slots of at most this many bytes, one for each other rank, twice: while
-/// one set is summed up the other is on its way. A pure function of the number of ranks.
-int64_t reduce_chunk_bytes(int ranks);
 
 /// A run of bytes that goes to or comes from one rank.
 struct Bytes {

@@ -12,9 +12,6 @@
 namespace ptrain {
 namespace {
 
-// Up to here an all_reduce sends everything to everybody, in one round of messages; above, each rank sums up
-// a part and spreads it: two rounds, but 2 (P-1) / P instead of P - 1 times the bytes.
-constexpr int64_t small_all_reduce_bytes = 16 << 10;
 // Up to here the root of a broadcast sends to everybody itself; above, it hands out parts that the ranks
 // spread, so that its own wire carries the tensor about twice and not P - 1 times.
 constexpr int64_t small_broadcast_bytes = 64 << 10;

@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "parallel/plan/places.h"
 #include "parallel/plan/plan.h"
+#include "parallel/plan/sent.h"
 #include "parallel/plan/sum_tree.h"
 
 namespace ptrain {
@@ -158,25 +159,33 @@ int times_run(const Plan& plan, const StagePlan& stage, int64_t unit, const Coll
   return is_again ? 2 : 1;
 }
 
-enum class Half { all_reduce, one_way };  // an all-reduce is a reduce-scatter and an all-gather
-
-void add(AxisTraffic& traffic, int64_t bytes, int ranks, Half half, int64_t times = 1) {
-  if (ranks < 2 || bytes == 0) return;
-  const int64_t ways = half == Half::all_reduce ? 2 : 1;
-  traffic.bytes += times * ways * (bytes * (ranks - 1) / ranks);
-  traffic.messages += times * ways * (ranks - 1);
+void add(AxisTraffic& traffic, const Sent& sent, int64_t times = 1) {
+  traffic.bytes += times * sent.bytes;
+  traffic.messages += times * sent.messages;
 }
 
-void add_tensor(const Plan& plan, const StagePlan& stage, AxisTraffic& traffic) {
+Sent sent_in(const Collective& collective, int64_t elements, int rank, int ranks) {
+  const int64_t unit = size_bytes(collective.dtype), part = elements / ranks * unit;
+  switch (collective.kind) {
+    case CollectiveKind::all_reduce:
+      return sent_in_all_reduce(elements, unit, rank, ranks);
+    case CollectiveKind::all_gather:
+      return sent_in_all_gather(part, ranks);
+    case CollectiveKind::reduce_scatter:
+      return sent_in_reduce_scatter(part, ranks);
+  }
+  return {};
+}
+
+void add_tensor(const Plan& plan, const StagePlan& stage, int rank, AxisTraffic& traffic) {
   const int tensor = plan.mesh.tensor;
   if (tensor < 2) return;
+  const int coordinate = plan.mesh.coordinate_of(rank).tensor;
   const int64_t rows = local_rows(plan, Rows::all);
   for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit) {
-    for (const Collective& collective : plan.workload.units[at(unit)].collectives) {
-      const int64_t bytes = rows * collective.columns * size_bytes(collective.dtype);
-      const Half half = collective.kind == CollectiveKind::all_reduce ? Half::all_reduce : Half::one_way;
-      add(traffic, bytes, tensor, half, times_run(plan, stage, unit, collective) * plan.micros);
-    }
+    for (const Collective& collective : plan.workload.units[at(unit)].collectives)
+      add(traffic, sent_in(collective, rows * collective.columns, coordinate, tensor),
+          times_run(plan, stage, unit, collective) * plan.micros);
   }
 }
 
@@ -185,36 +194,48 @@ int64_t sums_of(const Plan& plan) {
   return plan.zero >= 2 ? plan.micros : 1;
 }
 
-void add_replicas(const Plan& plan, const FlatLayout& layout, AxisTraffic& traffic) {
+void add_replicas(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
+  const int coordinate = plan.mesh.coordinate_of(rank).tensor;
   for (const FlatBucket& bucket : layout.buckets) {
-    const int64_t bytes = addend_elements(plan, layout, bucket) * size_bytes(plan.parallel.types.grad);
-    add(traffic, bytes, plan.mesh.tensor, Half::all_reduce, sums_of(plan));
+    const int64_t elements = addend_elements(plan, layout, bucket);
+    if (elements == 0) continue;
+    add(traffic,
+        sent_in_all_reduce(elements, size_bytes(plan.parallel.types.grad), coordinate, plan.mesh.tensor),
+        sums_of(plan));
   }
+}
+
+/// Bytes of a rank's shard of a bucket.
+int64_t shard_bytes(const Plan& plan, const FlatBucket& bucket, DType dtype) {
+  return bucket.elements.count / plan.mesh.data * size_bytes(dtype);
 }
 
 /// ZeRO-3: parameters gathered by the actions of a step, after an update.
 void add_gathers(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
   Residency residency(unit_places(plan, layout));
-  const int64_t param = size_bytes(plan.parallel.types.param);
   for (const Action& action : plan.program(rank)) {
     if (!is_compute(action.kind)) continue;
     const int stage = plan.map.stage_of(plan.mesh.coordinate_of(rank).pipeline, action.chunk);
     for (const int64_t unit : units_read(plan, plan.stages[at(stage)].units, is_forward(action.kind))) {
       const int bucket = layout.bucket_of_unit(unit);
       if (residency.take(bucket))
-        add(traffic, layout.buckets[at(bucket)].elements.count * param, plan.mesh.data, Half::one_way);
+        add(traffic,
+            sent_in_all_gather(shard_bytes(plan, layout.buckets[at(bucket)], plan.parallel.types.param),
+                               plan.mesh.data));
     }
   }
 }
 
 void add_data(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
+  const int data = plan.mesh.data;
+  if (data < 2) return;
   const StateTypes& types = plan.parallel.types;
   for (const FlatBucket& bucket : layout.buckets) {
-    const int64_t elements = bucket.elements.count;
-    const Half sum = plan.zero == 0 ? Half::all_reduce : Half::one_way;
-    add(traffic, elements * size_bytes(types.reduce), plan.mesh.data, sum, sums_of(plan));
+    const int64_t gradients = shard_bytes(plan, bucket, types.reduce);
+    add(traffic, sent_in_reduce_scatter(gradients, data), sums_of(plan));
+    if (plan.zero == 0) add(traffic, sent_in_all_gather(gradients, data));
     if (plan.zero == 1 || plan.zero == 2)
-      add(traffic, elements * size_bytes(types.param), plan.mesh.data, Half::one_way);
+      add(traffic, sent_in_all_gather(shard_bytes(plan, bucket, types.param), data));
   }
   if (plan.zero == 3) add_gathers(plan, layout, rank, traffic);
 }
@@ -269,8 +290,8 @@ RankTraffic traffic_of(const Plan& plan, int rank) {
   const int position = plan.mesh.coordinate_of(rank).pipeline;
   const FlatLayout layout = flat_layout_of(plan, rank);
   for (int chunk = 0; chunk < plan.map.chunks(); ++chunk)
-    add_tensor(plan, plan.stages[at(plan.map.stage_of(position, chunk))], traffic.tensor);
-  add_replicas(plan, layout, traffic.tensor);
+    add_tensor(plan, plan.stages[at(plan.map.stage_of(position, chunk))], rank, traffic.tensor);
+  add_replicas(plan, layout, rank, traffic.tensor);
   add_data(plan, layout, rank, traffic.data);
   const int64_t bundle = sum_bytes(plan, plan.workload.boundary, rank);
   const auto tensors = static_cast<int64_t>(plan.workload.boundary.size());

@@ -85,8 +85,11 @@ int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank);
 /// Everything that `rank` holds from the first step on.
 Ledger ledger_of(const Plan& plan, int rank);
 
-/// What a rank sends over one axis in one step. n ranks, S bytes: all-reduce 2 S (n - 1) / n in 2 (n - 1)
-/// messages, all-gather and reduce-scatter half of it.
+/// What a rank sends over one axis in one step, exactly, between hosts. n ranks, S bytes: all-reduce
+/// 2 S (n - 1) / n in 2 (n - 1) messages, all-gather and reduce-scatter half of it; sent.h knows where small
+/// and long ones differ. Not in it, because their length is the data's or they run over all ranks: three
+/// numbers of each supervised row, which the head gathers over the tensor axis, the number of a step's
+/// supervised tokens, its losses and its norm.
 struct AxisTraffic {
   int64_t bytes = 0;
   int64_t messages = 0;

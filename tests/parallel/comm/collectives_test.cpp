@@ -8,6 +8,7 @@
 
 #include "kernels/base/float16.h"
 #include "parallel/comm/ordered_reduce.h"
+#include "parallel/plan/sent.h"
 #include "tests/parallel/comm/values.h"
 #include "tests/support/ranks.h"
 
@@ -279,6 +280,31 @@ TEST(CollectivesOfAnyType, ScratchIsWhatThePureFunctionSaysAndGrowsNoMore) {
         EXPECT_EQ(comm.scratch_bytes(), std::max(needed, promised));
       });
     }
+  }
+}
+
+// Sizes around every bend of the rules: one round or two, parts of other lengths, chunks.
+TEST(CollectivesOfAnyType, TrafficIsWhatThePlanCounts) {
+  for (const int ranks : world_sizes()) {
+    run_ranks(ranks, [&](Communicator& comm) {
+      const auto expect_sent = [&](CommKind kind, const Sent& sent, const std::function<void()>& call) {
+        const Traffic::Line before = comm.traffic()[kind];
+        call();
+        const Traffic::Line after = comm.traffic()[kind];
+        EXPECT_EQ(after.bytes - before.bytes, sent.bytes) << name_of(kind);
+        EXPECT_EQ(after.messages - before.messages, sent.messages) << name_of(kind);
+      };
+      for (const int64_t elements : {1, 30, 4096, 4097, 7001, 700'003}) {
+        std::vector<float> whole(static_cast<size_t>(elements));
+        expect_sent(CommKind::all_reduce, sent_in_all_reduce(elements, 4, comm.rank(), ranks),
+                    [&] { comm.all_reduce(tensor_of(whole)); });
+        std::vector<float> parts(static_cast<size_t>(elements * ranks));
+        expect_sent(CommKind::reduce_scatter, sent_in_reduce_scatter(elements * 4, ranks),
+                    [&] { comm.reduce_scatter(tensor_of(parts), tensor_of(whole)); });
+        expect_sent(CommKind::all_gather, sent_in_all_gather(elements * 4, ranks),
+                    [&] { comm.all_gather(tensor_of(whole), tensor_of(parts)); });
+      }
+    });
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/base/arena.h"
+#include "parallel/plan/sent.h"
 #include "tests/parallel/plan/random_cases.h"
 
 namespace ptrain {
@@ -177,8 +178,13 @@ TEST(Plan, TrafficFollowsTheFormulas) {
   }
   RankTraffic traffic = traffic_of(make_plan(workload, parallel, 2), 1);
   EXPECT_EQ(traffic.tensor.bytes, 8 * 4 * 2 * (2 * 24 * 48 * 4 / 2));
-  EXPECT_EQ(traffic.tensor.messages, 8 * 4 * 2 * 2);
+  EXPECT_EQ(traffic.tensor.messages, 8 * 4 * 2);  // each small enough for one round
   EXPECT_EQ(traffic.pipeline.bytes + traffic.data.bytes, 0);
+  // Of (192, 48): two rounds.
+  parallel.sequence_length = 192;
+  traffic = traffic_of(make_plan(workload, parallel, 2), 1);
+  EXPECT_EQ(traffic.tensor.bytes, 8 * 4 * 2 * (2 * 192 * 48 * 4 / 2));
+  EXPECT_EQ(traffic.tensor.messages, 8 * 4 * 2 * 2);
 
   // pipeline 2: an activation one way, a gradient the other, for each of 8 micro-batches.
   traffic = traffic_of(make_plan(workload, grid_of(1, 2, 1), 2), 0);
@@ -192,6 +198,20 @@ TEST(Plan, TrafficFollowsTheFormulas) {
   traffic = traffic_of(plan, 2);
   EXPECT_EQ(traffic.data.bytes, 2 * (layout.trainable_elements * 4 * 2 / 3));
   EXPECT_EQ(traffic.data.messages, 2 * 2 * static_cast<int64_t>(layout.buckets.size()));
+}
+
+TEST(Plan, WhatACollectiveSendsIsCountedToTheElement) {
+  const auto same = [](const Sent& sent, int64_t bytes, int64_t messages) {
+    return sent.bytes == bytes && sent.messages == messages;
+  };
+  EXPECT_TRUE(same(sent_in_all_reduce(30, 4, 0, 3), 2 * 120, 2));
+  // 10,000 f32 over 3 ranks: parts of 3,333, 3,333 and 3,334. Each sends the others' and, twice, its own sum.
+  EXPECT_TRUE(same(sent_in_all_reduce(10'000, 4, 0, 3), (3333 + 3334 + 2 * 3333) * 4, 4));
+  EXPECT_TRUE(same(sent_in_all_reduce(10'000, 4, 2, 3), (3333 + 3333 + 2 * 3334) * 4, 4));
+  // 3 MiB over 2 ranks are summed in chunks of 1 MiB and gathered whole.
+  EXPECT_TRUE(same(sent_in_reduce_scatter(3 << 20, 2), 3 << 20, 3));
+  EXPECT_TRUE(same(sent_in_all_gather(3 << 20, 2), 3 << 20, 1));
+  EXPECT_TRUE(same(sent_in_all_gather(0, 4), 0, 0));
 }
 
 TEST(Plan, TiedCopiesTravelOnceAStep) {
