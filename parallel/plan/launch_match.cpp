@@ -56,11 +56,12 @@ std::string to_string(const Channel& channel) {
 }
 
 /// Whether two ranks' operations are one and for the same thing; of a message, one side sends and the other
-/// receives. Data is never looked at by NCCL, so a message of another micro-batch would come in silence.
+/// receives. Data is never looked at by NCCL, so a message of another micro-batch, or for another of a
+/// rank's stages, would come in silence.
 bool fits(const Launch& a, const Launch& b) {
   const bool is_pair = is_message(a) ? is_message(b) && a.kind != b.kind : a.kind == b.kind;
   return is_pair && a.bytes == b.bytes && a.is_started == b.is_started && a.micro == b.micro &&
-         a.unit == b.unit && a.bucket == b.bucket;
+         a.unit == b.unit && a.bucket == b.bucket && a.stage == b.stage;
 }
 
 /// Launches of one rank on one channel, in order.
@@ -258,12 +259,14 @@ class Paper {
     }
   }
 
-  /// The launch that keeps a rank from going on, since a peer has not come.
+  /// The launch that keeps a rank from going on, since a peer has not come; one that lies ahead where the
+  /// rank waits for itself.
   std::optional<int> blocker_of(const State& state) const {
     if (state.next < state.rank->launches.size()) {
       const Launch& launch = state.rank->launches[state.next];
       if (launch.kind != LaunchKind::wait && !launch.is_started)
         return state.started.empty() ? static_cast<int>(state.next) : state.started.front();
+      if (at(launch.awaited) > state.next) return launch.awaited;
       const Launch& awaited = state.rank->launches[at(launch.awaited)];
       if (!is_message(awaited)) return state.started.front();
       return state.lanes.at({awaited.wire, awaited.kind, awaited.peer}).launches.front();
@@ -302,6 +305,11 @@ class Paper {
       seen.push_back(state);
       const std::optional<int> blocker = blocker_of(*state);
       if (!blocker) break;
+      if (at(*blocker) > state->next) {
+        return text + fmt::format("{}rank {} waits for its own {}, which it launches only later",
+                                  text.empty() ? "" : "; ", state->rank->rank,
+                                  to_string(state->rank->launches[at(*blocker)]));
+      }
       const State* peer = missing_peer(*state, *blocker);
       if (peer == nullptr) break;
       text += fmt::format("{}rank {} waits in {} for rank {}", text.empty() ? "" : "; ", state->rank->rank,

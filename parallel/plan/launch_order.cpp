@@ -44,6 +44,7 @@ std::string to_string(const Launch& launch) {
   say("micro", launch.micro);
   say("unit", launch.unit);
   say("bucket", launch.bucket);
+  say("stage", launch.stage);
   return what.empty() ? text : fmt::format("{} ({})", text, what);
 }
 

@@ -44,6 +44,7 @@ struct Launch {
   int micro = -1;           // what it is for: -1 where that does not apply
   int unit = -1;
   int bucket = -1;
+  int stage = -1;  // of a message: of the two stages that it goes between the later one
 };
 /// "send of 4096 bytes on the activation lane to position 1 (micro 3)"
 std::string to_string(const Launch& launch);

@@ -220,6 +220,13 @@ class Launcher {
     }
   }
 
+  /// Activations come from the stage before, gradients from the one behind.
+  int later_stage(const Action& action) const {
+    const bool is_here =
+        action.kind == ActionKind::receive_activation || action.kind == ActionKind::send_gradient;
+    return plan_.map.stage_of(position_, action.chunk) + (is_here ? 0 : 1);
+  }
+
   void move(const Action& action) {
     const TransferLane lane = lane_of(action.kind);
     Slot& slot = slot_of(action);
@@ -234,7 +241,8 @@ class Launcher {
                            .is_started = true,
                            .peer = action.peer,
                            .bytes = local_bytes(plan_, tensor, rank_),
-                           .micro = action.micro});
+                           .micro = action.micro,
+                           .stage = later_stage(action)});
     }
   }
 
