@@ -52,6 +52,15 @@ inline std::vector<ProofCase> sample_of(const std::vector<ProofCase>& all, Cover
   return sample;
 }
 
+/// Of one curve.
+inline std::vector<Grid> sample_of(const CurveCase& golden, int world, Cover cover) {
+  std::vector<ProofCase> all;
+  for (const Grid& grid : all_grids(golden, world)) all.push_back({0, grid});
+  std::vector<Grid> sample;
+  for (const ProofCase& one : sample_of(all, cover)) sample.push_back(one.grid);
+  return sample;
+}
+
 /// The most that any step is off the curve, relative; and the first step that is too far, in words.
 struct Deviation {
   double loss = 0, grad_norm = 0;

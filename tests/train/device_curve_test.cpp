@@ -56,6 +56,7 @@ std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCa
 const Grid alone{.micro = 2};
 
 TEST(DeviceCurve, IsTheReferencesInFp32OnEveryKindOfGrid) {
+  using enum ScheduleName;
   const CurveCase golden("llama-gqa-tied");
   int cases = 0;
   for (const DeviceCase& c :
@@ -63,7 +64,16 @@ TEST(DeviceCurve, IsTheReferencesInFp32OnEveryKindOfGrid) {
         DeviceCase{{.tensor = 2, .micro = 2, .is_sequence_parallel = true}},
         DeviceCase{{.pipeline = 2, .micro = 2}}, DeviceCase{{.data = 2, .zero = 0}}, DeviceCase{{.data = 2}},
         DeviceCase{{.tensor = 2, .micro = 2}, Through::host}, DeviceCase{{.pipeline = 2, .data = 2}},
-        DeviceCase{{.pipeline = 2, .micro = 2}, Through::host}}) {
+        DeviceCase{{.pipeline = 2, .micro = 2}, Through::host},
+        // Units that come and go, several stages a rank, backward in halves, activations made again.
+        DeviceCase{{.data = 2, .zero = 2}}, DeviceCase{{.data = 2, .zero = 3, .recompute = Recompute::full}},
+        DeviceCase{{.data = 2, .zero = 3}, Through::host},
+        DeviceCase{{.pipeline = 2, .micro = 2, .schedule = interleaved, .chunks = 2}},
+        DeviceCase{{.pipeline = 2, .micro = 2, .schedule = zero_bubble}},
+        DeviceCase{{.pipeline = 2, .micro = 2, .schedule = zero_bubble, .chunks = 2}},
+        DeviceCase{{.pipeline = 2, .data = 2, .micro = 3, .zero = 3, .schedule = interleaved, .chunks = 2}},
+        DeviceCase{
+            {.tensor = 2, .micro = 2, .is_sequence_parallel = true, .recompute = Recompute::selective}}}) {
     ASSERT_TRUE(plan_on(golden, c.grid)) << name_of(c);
     if (!why_not(c.through, c.grid.world()).empty()) continue;
     ++cases;
