@@ -232,7 +232,11 @@ std::string verdict(const std::vector<VariantReport>& reports) {
     off += !report.difference.empty();
     if (first == nullptr && !report.difference.empty()) first = &report;
   }
-  if (first == nullptr) return fmt::format("all {} variants agree with the configuration's own plan", tried);
+  if (first == nullptr) {
+    const size_t skipped = reports.size() - tried;
+    return fmt::format("all {} variants agree with the configuration's own plan{}", tried,
+                       skipped == 0 ? "" : fmt::format("; {} did not fit the memory", skipped));
+  }
   return fmt::format("{} of {} variants differ from the configuration's own plan; {}: {}", off, tried,
                      first->name, first->difference);
 }

@@ -33,10 +33,15 @@ TEST(VerifyProgram, IsRefusedWhatARunIsRefused) {
   const ProgramResult mesh = ptrain_on(2, {"verify", run.config(), "--parallel.tensor", "3"});
   EXPECT_EQ(mesh.code, 2);
   EXPECT_EQ(times_in("does not divide the world: mpirun started 2 ranks", mesh.err), 1) << mesh.err;
+  put(run.rows(), R"({"input_ids": [1, 2, 3], "labels": [-100, -100, -100]})"
+                  "\n");
+  const ProgramResult rows = ptrain_on(2, {"verify", run.config(), "--batch.global", "6"});
+  EXPECT_EQ(rows.code, 3) << rows.err;
+  EXPECT_EQ(times_in("no token is supervised, so there is nothing to compare", rows.err), 1) << rows.err;
   put(run.model() / "model.safetensors", "no weights");
   const ProgramResult weights = ptrain_on(2, {"verify", run.config(), "--batch.global", "6"});
   EXPECT_EQ(weights.code, 3) << weights.err;
-  EXPECT_EQ(mesh.out + weights.out, "");
+  EXPECT_EQ(mesh.out + rows.out + weights.out, "");
 }
 
 }  // namespace

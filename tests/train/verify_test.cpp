@@ -131,6 +131,7 @@ TEST(Verify, AVariantThatDoesNotFitIsSkippedAndTheOwnPlanRefused) {
     EXPECT_EQ(outcome.reports[i].skipped.find("a rank wants ") != std::string::npos, !fits);
   }
   EXPECT_EQ(differences(outcome), "");
+  EXPECT_TRUE(verdict(outcome.reports).ends_with(" did not fit the memory")) << verdict(outcome.reports);
   EXPECT_THROW(verify_on(2, loaded, 8, {}, own - 1), Error);
 }
 
