@@ -109,10 +109,16 @@ void expect_planned_traffic(const CurveCase& golden, const Grid& grid, Communica
   EXPECT_EQ(between(pipeline, comms.pipeline->traffic()),
             planned(traffic.pipeline, launches, {Wire::activation, Wire::gradient, Wire::tied}))
       << "pipeline, " << what;
-  // All ranks meet twice a step: for the number of supervised tokens, and for losses and norm.
-  Counted on_world{.calls = {{CommKind::all_reduce, 2}}};
+  // All ranks meet for the number of supervised tokens, which stays on the host, and for losses and norm.
+  Counted on_world{.calls = calls_of(launches, {Wire::world})};
+  ++on_world.calls[CommKind::all_reduce];
   on_world.add(sent_in_all_reduce(2, size_bytes(DType::i64), world.rank(), world.size()));
-  on_world.add(sent_in_all_reduce(plan.losses() + 1, size_bytes(DType::f64), world.rank(), world.size()));
+  for (const Launch& launch : launches) {
+    if (launch.wire != Wire::world) continue;
+    on_world.add(sent_in_all_reduce(launch.bytes / size_bytes(DType::f64), size_bytes(DType::f64),
+                                    world.rank(), world.size()));
+  }
+  EXPECT_EQ(on_world.calls[CommKind::all_reduce], grid.is_grid_invariant ? 3 : 2) << what;
   EXPECT_EQ(between(all, comms.world->traffic()), on_world) << "world, " << what;
 }
 
@@ -125,6 +131,21 @@ TEST(Traffic, OfEveryRankIsThatOfThePlanForEveryPairOfChoices) {
       });
     }
   }
+}
+
+// Sums that no grid changes: one loss a micro-batch, trees in place of sums in rank order, the same bytes.
+TEST(Traffic, OfGridInvariantSumsIsThatOfThePlan) {
+  const CurveCase golden("llama-gqa-tied");
+  int cases = 0;
+  for (int world_size : {2, 4, 6}) {
+    for (Grid grid : sample_of(golden, world_size, Cover::pairs)) {
+      grid.is_grid_invariant = true;
+      if (!plan_on(golden, grid)) continue;
+      run_thread_ranks(world_size, [&](Communicator& world) { expect_planned_traffic(golden, grid, world); });
+      ++cases;
+    }
+  }
+  EXPECT_GT(cases, 20);
 }
 
 // k micro-batches gather and sum k times what one does, but for what is still in its place.
