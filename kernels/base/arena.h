@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/buffer.h"
@@ -20,7 +21,8 @@ class Arena {
   };
 
   Arena() = default;
-  Arena(int64_t bytes, Device device) : buffer_(bytes, device) {}
+  Arena(int64_t bytes, Device device) : Arena(Buffer(bytes, device)) {}
+  explicit Arena(Buffer buffer) : buffer_(std::move(buffer)) {}
 
   /// A zeroed tensor. Errors (defect): the arena was planned too small; the message holds name and both
   /// sizes.

@@ -48,12 +48,18 @@ void make_up_weights(Trainer& trainer) {
   Context& context = trainer.model().context();
   make_up_weights(context, model.spec(), model.placed(), model.parameters());
   const Tensor master = trainer.optimizer().master();
+  trainer.note_new_parameters();
   if (!master) return;
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
     const Tensor part = slice(master, {segment.state, segment.elements.count});
     if (master.dtype == DType::i16)
       continue;  // no bits are left out of what is a 16-bit value: zeros, as made
-    copy(context, model.owned_parameters().at(segment.elements), part);
+    const Tensor weight = model.owned_parameters().at(segment.elements);
+    if (part.device.kind == DeviceKind::cpu) {
+      to_host(context, weight, part);  // also where the optimizer is offloaded
+    } else {
+      copy(context, weight, part);
+    }
   }
   if (context.stream != nullptr) context.stream->synchronize();
 }

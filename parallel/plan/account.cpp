@@ -49,20 +49,30 @@ int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int rank) {
   return ends.peer < 0 ? 0 : compact_shard(layout, std::max(ends.embedding, ends.table)).count;
 }
 
+/// Elements that a rank updates.
+int64_t updated_elements(const Plan& plan, const FlatLayout& layout) {
+  return plan.zero == 0 ? layout.trainable_elements : shard_elements(layout);
+}
+
+/// Of AdamW, beside the weights.
+void book_optimizer(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
+  const StateTypes& types = plan.parallel.types;
+  const int64_t updated = updated_elements(plan, layout);
+  if (types.master != types.param)
+    ledger.book("master weights", MemoryKind::master, updated * size_bytes(types.master));
+  ledger.book("moments", MemoryKind::moments, updated * size_bytes(types.moments), 2);
+}
+
 void book_state(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
   const StateTypes& types = plan.parallel.types;
   const int64_t trainable = layout.trainable_elements;
-  const int64_t updated = plan.zero == 0 ? trainable : shard_elements(layout);
   const int64_t held = plan.zero == 3 ? shard_elements(layout) : layout.elements;
   const int64_t summed = plan.zero >= 2 ? shard_elements(layout) : trainable;
   ledger.book("parameters", MemoryKind::weights, held * size_bytes(types.param));
   ledger.book("gradients", MemoryKind::gradients, summed * size_bytes(types.grad));
   ledger.book("sums of micro-batches", MemoryKind::gradients, trainable * size_bytes(types.grad),
               plan.sum_levels());
-  if (types.master != types.param) {
-    ledger.book("master weights", MemoryKind::master, updated * size_bytes(types.master));
-  }
-  ledger.book("moments", MemoryKind::moments, updated * size_bytes(types.moments), 2);
+  if (plan.parallel.offload == Offload::none) book_optimizer(plan, layout, ledger);
 }
 
 /// Books a list of tensors, each rounded up as one grant; what joins its neighbour is one grant with it.
@@ -282,6 +292,23 @@ Ledger ledger_of(const Plan& plan, int rank) {
     book_activations(plan, plan.stages[at(plan.map.stage_of(position, chunk))], rank, ledger);
   book_scratch(plan, rank, ledger);
   book_communication(plan, layout, rank, ledger);
+  return ledger;
+}
+
+Ledger host_ledger_of(const Plan& plan, int rank) {
+  Ledger ledger;
+  if (plan.parallel.offload == Offload::none) return ledger;
+  const StateTypes& types = plan.parallel.types;
+  const FlatLayout layout = flat_layout_of(plan, rank);
+  book_optimizer(plan, layout, ledger);
+  ledger.book("parameters", MemoryKind::weights, updated_elements(plan, layout) * size_bytes(types.param));
+  int64_t most = 0;
+  for (const FlatBucket& bucket : layout.buckets) {
+    const int ranks = plan.zero == 0 ? 1 : plan.mesh.data;
+    most = std::max(most, bucket.elements.count / ranks);
+  }
+  const auto places = std::min(offload_places, static_cast<int64_t>(layout.buckets.size()));
+  ledger.book("gradients of a bucket", MemoryKind::communication, most * size_bytes(types.grad), places);
   return ledger;
 }
 

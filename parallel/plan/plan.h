@@ -84,6 +84,11 @@ int64_t local_bytes(const Plan& plan, const RowTensor& tensor, int rank);
 
 /// Everything that `rank` holds from the first step on.
 Ledger ledger_of(const Plan& plan, int rank);
+/// What lies in the host's pinned memory where the optimizer is offloaded, and only then: moments and master,
+/// the parameters that the rank updates, and gradients on their way.
+Ledger host_ledger_of(const Plan& plan, int rank);
+/// Buckets whose gradients are in host memory at a time: one that the CPU works on and one that comes.
+inline constexpr int64_t offload_places = 2;
 
 /// What a rank sends over one axis in one step, exactly, between hosts. n ranks, S bytes: all-reduce
 /// 2 S (n - 1) / n in 2 (n - 1) messages, all-gather and reduce-scatter half of it; sent.h knows where small

@@ -107,11 +107,11 @@ std::string stages_text(const Plan& plan) {
   return "\nStages\n" + table.text({true, true, true});
 }
 
-/// The rank of a position that holds most.
-Ledger largest_ledger(const Plan& plan, int position) {
+/// The rank of a position that holds most, by one of its ledgers.
+Ledger largest_ledger(const Plan& plan, int position, Ledger (*of_rank)(const Plan&, int)) {
   Ledger largest;
   for (int tensor = 0; tensor < plan.mesh.tensor; ++tensor) {
-    Ledger ledger = ledger_of(plan, plan.mesh.rank_of({.pipeline = position, .tensor = tensor}));
+    Ledger ledger = of_rank(plan, plan.mesh.rank_of({.pipeline = position, .tensor = tensor}));
     if (ledger.total_bytes() > largest.total_bytes()) largest = std::move(ledger);
   }
   return largest;
@@ -155,7 +155,12 @@ std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardwar
   using enum MemoryKind;
   const std::vector<int> positions = shown(plan.map.positions(), 8);
   std::vector<Ledger> ledgers;
-  for (int position : positions) ledgers.push_back(position < 0 ? Ledger{} : largest_ledger(plan, position));
+  const auto take_ledgers = [&](Ledger (*of_rank)(const Plan&, int)) {
+    ledgers.clear();
+    for (int position : positions)
+      ledgers.push_back(position < 0 ? Ledger{} : largest_ledger(plan, position, of_rank));
+  };
+  take_ledgers(ledger_of);
   TextTable table;
   const auto add_row = [&](std::string name, auto text_of) {
     std::vector<std::string> cells{std::move(name)};
@@ -195,6 +200,13 @@ std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardwar
       for (MemoryKind kind : phase.kinds) bytes += ledger.bytes(kind);
       return bytes;
     });
+  }
+  if (plan.parallel.offload == Offload::optimizer) {
+    table.add({"in pinned host memory"});
+    take_ledgers(host_ledger_of);
+    for (MemoryKind kind : {weights, master, moments, communication})
+      add_bytes(std::string(name_of(kind)), [&](const Ledger& ledger) { return ledger.bytes(kind); });
+    add_bytes("all of the host's", [](const Ledger& ledger) { return ledger.total_bytes(); });
   }
   return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text() +
          invariance_text(plan);

@@ -30,9 +30,12 @@ void ParamSync::gather(int bucket) {
 }
 
 void ParamSync::start() {
+  for (int bucket : order_) start(bucket);
+}
+
+void ParamSync::start(int bucket) {
   residency_.forget();
-  if (data_ == nullptr || zero_ == 0 || zero_ == 3) return;
-  for (int bucket : order_) gather(bucket);
+  if (data_ != nullptr && (zero_ == 1 || zero_ == 2)) gather(bucket);
 }
 
 void ParamSync::need(int64_t unit, int64_t next) {

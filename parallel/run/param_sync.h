@@ -21,6 +21,8 @@ class ParamSync {
 
   /// The rank's own parameters have changed: starts bringing the others, in the order of the next forward.
   void start();
+  /// The same bucket by bucket, all of exchange_order() in its order.
+  void start(int bucket);
   /// Returns when the unit's parameters can be read, on a device in the order of its stream. `next`: the unit
   /// that will be read next, or -1: under ZeRO-3 its parameters set out.
   void need(int64_t unit, int64_t next);

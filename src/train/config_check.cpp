@@ -20,7 +20,6 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"parallel.offload", [](const C& c) { return c.parallel.offload != C::Offload::none; }, "use none"},
     {"checkpoint.storage", [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
      "use shared, with an output directory that all nodes see"},
     {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},

@@ -122,6 +122,7 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
     config.batch.global = config.batch.micro * data_ranks(config, world.size());
   // Nothing is updated: there is no state to share out, and every rank keeps what it computes with.
   config.parallel.zero = std::min(config.parallel.zero, 1);
+  config.parallel.offload = Config::Offload::none;
   std::optional<Plan> plan;
   std::optional<Batches> rows;
   agreed(world, [&] {

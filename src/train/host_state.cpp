@@ -78,6 +78,7 @@ void HostState::put() {
                 slice(master, {segment.state, segment.elements.count}));
     }
   }
+  trainer_.note_new_parameters();
   if (parts_ == Parts::weights) return;
   m_.put();
   v_.put();

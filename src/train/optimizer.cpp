@@ -14,6 +14,7 @@ Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& 
     // State lies in the order of the flat layout, all of it or shard behind shard.
     const Range mine = zero == 0 ? layout.buckets[bucket].elements : shard;
     const int64_t state = zero == 0 ? mine.begin : compact_shard(layout, static_cast<int>(bucket)).begin;
+    const auto first_segment = static_cast<int64_t>(segments_.size());
     for (size_t weight = 0; weight < placed.size(); ++weight) {
       const Range elements = intersection(mine, {placed[weight].offset, placed[weight].box.numel()});
       if (elements.count == 0) continue;
@@ -22,6 +23,8 @@ Optimizer::Optimizer(const FlatLayout& layout, const std::vector<PlacedWeight>& 
                            .state = state + elements.begin - mine.begin,
                            .decays = placed[weight].spec.decays});
     }
+    const int64_t segments = static_cast<int64_t>(segments_.size()) - first_segment;
+    ranges_.push_back({.elements = mine, .state = state, .segments = {first_segment, segments}});
     state_elements_ += mine.count;
   }
 }
@@ -44,7 +47,15 @@ void Optimizer::exact_sum_of_squares(Context& context, const FlatMemory& gradien
 
 void Optimizer::update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,
                        const FlatMemory& gradients) const {
-  for (const UpdateSegment& segment : segments_) {
+  for (int bucket = 0; bucket < static_cast<int>(ranges_.size()); ++bucket)
+    update_bucket(context, bucket, step, scale, parameters, gradients);
+}
+
+void Optimizer::update_bucket(Context& context, int bucket, const AdamWStep& step, Tensor scale,
+                              const FlatMemory& parameters, const FlatMemory& gradients) const {
+  const Range segments = ranges_[static_cast<size_t>(bucket)].segments;
+  for (int64_t index = segments.begin; index < segments.end(); ++index) {
+    const UpdateSegment& segment = segments_[static_cast<size_t>(index)];
     AdamWStep with_decay = step;
     if (!segment.decays) with_decay.weight_decay = 0;
     const Range state{segment.state, segment.elements.count};

@@ -9,6 +9,13 @@
 
 namespace ptrain {
 
+/// The part of a bucket that this rank updates.
+struct UpdateRange {
+  Range elements;     // of the flat buffers
+  int64_t state = 0;  // first element of its moments
+  Range segments;     // that lie in it
+};
+
 /// A run of elements of one weight that this rank updates.
 struct UpdateSegment {
   int weight = 0;     // index into the stage's placed weights
@@ -30,6 +37,8 @@ class Optimizer {
   Tensor v() const { return v_; }
   Tensor master() const { return master_; }
   const std::vector<UpdateSegment>& segments() const { return segments_; }
+  /// [bucket]
+  const std::vector<UpdateRange>& ranges() const { return ranges_; }
 
   /// Sum of squares of the gradients that this rank counts, each element once over the mesh.
   /// Added to `sum`: (1) f64.
@@ -39,8 +48,12 @@ class Optimizer {
   /// Updates this rank's segments.   scale: see adamw()
   void update(Context& context, const AdamWStep& step, Tensor scale, const FlatMemory& parameters,
               const FlatMemory& gradients) const;
+  /// The same for the segments of one bucket.
+  void update_bucket(Context& context, int bucket, const AdamWStep& step, Tensor scale,
+                     const FlatMemory& parameters, const FlatMemory& gradients) const;
 
  private:
+  std::vector<UpdateRange> ranges_;
   std::vector<UpdateSegment> segments_;
   std::vector<Range> counted_;
   int64_t state_elements_ = 0;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
@@ -176,9 +175,11 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
     each("bins", bins_, {plan_.exact_bins() / 2, 2}, DType::i64);
     for (size_t level = 0; level < levels.size(); ++level)
       each("level", levels[level], {model_.layout().trainable_elements}, types.grad);
-    each("m", m, {optimizer_.state_elements()}, types.moments);
-    each("v", v, {optimizer_.state_elements()}, types.moments);
-    if (types.master != types.param) each("master", master, {optimizer_.state_elements()}, types.master);
+    if (plan_.parallel.offload == Offload::none) {
+      each("m", m, {optimizer_.state_elements()}, types.moments);
+      each("v", v, {optimizer_.state_elements()}, types.moments);
+      if (types.master != types.param) each("master", master, {optimizer_.state_elements()}, types.master);
+    }
     each("replica sums", staging, {gradients_.staging_elements()}, types.grad);
     each("tied", tied, {tied_.received_elements()}, types.grad);
   };
@@ -187,20 +188,31 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
   arena_ = Arena(bytes, context_.device);
   host_scalars_ = Buffer::staging(num_scalars(plan_) * size_bytes(DType::f64), context_.device);
   grant(take_from(arena_, ""));
-  // The plan that was printed is the run that happens, to the byte.
-  if (use == Pass::train) {
-    const int64_t planned = ledger_of(plan_, rank_).total_bytes();
-    check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
-  }
+  optimizer_.bind(m, v, master);
+  if (use == Pass::train && plan_.parallel.offload == Offload::optimizer)
+    offload_ = std::make_unique<OffloadedOptimizer>(optimizer_, model_.layout(), types, context_);
+  if (use == Pass::train) check_ledgers();
   // What the step sends lies in these two. On a CPU, and staged, there is nothing to make known.
   register_memory(comms_, model_.arena().data(), model_.arena().capacity_bytes());
-  optimizer_.bind(m, v, master);
   loss_scale_.is_used = types.param == DType::f16;
   for (int micro = 0; micro < plan_.micros; ++micro) staging_.push_back(model_.make_staging());
   parameters_.bind(model_.owned_parameters(), model_.read_parameters());
   gradients_.bind(model_.written_gradients(), model_.summed_gradients(), staging, context_, levels);
   tied_.bind(model_.summed_gradients(), tied);
   if (comms_.data->size() > 1 || plan_.has_unit_gradients()) model_.set_hooks(hooks_.get());
+}
+
+/// The plan that was printed is the run that happens, to the byte.
+void Trainer::check_ledgers() const {
+  const int64_t planned = ledger_of(plan_, rank_).total_bytes();
+  check(arena_bytes() == planned, "rank {} took {} bytes, its plan says {}", rank_, arena_bytes(), planned);
+  const int64_t on_host = host_ledger_of(plan_, rank_).total_bytes();
+  check(host_arena_bytes() == on_host, "rank {} took {} bytes of host memory, its plan says {}", rank_,
+        host_arena_bytes(), on_host);
+}
+
+void Trainer::note_new_parameters() {
+  if (offload_ != nullptr) offload_->read_parameters(model_.owned_parameters());
 }
 
 Trainer::~Trainer() {
@@ -253,25 +265,20 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
     gradients_.finish();
     tied_.run(context_);
     gradients_.gather();
+    if (offload_ != nullptr) offload_->start(model_.summed_gradients());
     // 3. Loss and norm, and with them the decision whether there is an update: made where the sums lie.
     phase.next("norm");
     sum_up(Pass::train);
-    const Tensor scale = slice(scalars_, scale_range(plan_));
     gradient_scale(context_, slice(scalars_, decision_range(plan_)), rules_.clip_grad_norm,
-                   loss_scale_.value(), scale);
+                   loss_scale_.value(), slice(scalars_, scale_range(plan_)));
     // 4. Update.
-    phase.next("update");
-    const AdamWStep update{.learning_rate = result.learning_rate,
-                           .beta1 = rules_.betas[0],
-                           .beta2 = rules_.betas[1],
-                           .epsilon = rules_.epsilon,
-                           .weight_decay = rules_.weight_decay,
-                           .update = updates_ + 1};
-    optimizer_.update(context_, update, scale, model_.owned_parameters(), model_.summed_gradients());
-    parameters_.start();
-    // 5. The one time that the host waits for a GPU.
-    phase.next("loss and norm are read");
-    const Sums sums = read_sums();
+    const Sums sums = update({.learning_rate = result.learning_rate,
+                              .beta1 = rules_.betas[0],
+                              .beta2 = rules_.betas[1],
+                              .epsilon = rules_.epsilon,
+                              .weight_decay = rules_.weight_decay,
+                              .update = updates_ + 1},
+                             phase);
     result.loss = sums.loss / static_cast<double>(counts[0]);
     result.grad_norm = std::sqrt(sums.squares) / loss_scale_.value();
     const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
@@ -288,6 +295,26 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   // Not a number on a GPU, whose host does not wait for messages.
   result.exposed_communication = (comms_.world->waited_s() - waited_before_s) / result.step_s;
   return result;
+}
+
+/// The one time that the host waits for a GPU is behind the update; if the CPU makes that, before it, and
+/// then once a bucket.
+Trainer::Sums Trainer::update(const AdamWStep& step, PhaseSpan& phase) {
+  constexpr std::string_view updating = "update", reading = "loss and norm are read";
+  const FlatMemory &parameters = model_.owned_parameters(), &gradients = model_.summed_gradients();
+  if (offload_ == nullptr) {
+    phase.next(updating);
+    optimizer_.update(context_, step, slice(scalars_, scale_range(plan_)), parameters, gradients);
+    parameters_.start();
+    phase.next(reading);
+    return read_sums();
+  }
+  phase.next(reading);
+  const Sums sums = read_sums();
+  phase.next(updating);
+  offload_->update(step, slice(host_scalars(), scale_range(plan_)), parameters, gradients,
+                   [this](int bucket) { parameters_.start(bucket); });
+  return sums;
 }
 
 /// Sums over the data axis; each of its ranks speaks once. Not on the communicator of the data axis, where
@@ -319,67 +346,18 @@ void Trainer::sum_up(Pass pass) {
   comms_.world->all_reduce(slice(scalars_, sums_range(plan_)));
 }
 
+Tensor Trainer::host_scalars() const {
+  return {host_scalars_.data(), {num_scalars(plan_)}, DType::f64};
+}
+
 Trainer::Sums Trainer::read_sums() {
-  const Tensor host(host_scalars_.data(), {num_scalars(plan_)}, DType::f64);
+  const Tensor host = host_scalars();
   transfer(context_, scalars_, host);
   if (context_.stream != nullptr) context_.stream->synchronize();
   const auto numbers = host.span<const double>();
   Sums sums{.squares = numbers[static_cast<size_t>(plan_.losses())]};
   for (double loss : numbers.first(static_cast<size_t>(plan_.losses()))) sums.loss += loss;
   return sums;
-}
-
-void Trainer::show_logits(Stage& stage, int slot, int micro) {
-  const int64_t V = spec_.V;
-  const int tensor = plan_.mesh.tensor;
-  Context host = host_context(context_);
-  OwnedTensor all({model_.dims().N, V}, DType::f32);
-  stage.logits(slot, [&](int64_t first_row, Tensor computed) {
-    const int64_t rows = computed.rows();
-    if (tensor == 1) return to_host(context_, computed, all.view.row_range(first_row, rows));
-    const OwnedTensor own(computed.shape, DType::f32);
-    const Tensor chunk = own.view;
-    to_host(context_, computed, chunk);
-    std::vector<int64_t> counts;
-    for (int part = 0; part < tensor; ++part) counts.push_back(rows * part_of(V, part, tensor).count);
-    OwnedTensor parts({rows * V}, DType::f32);
-    comms_.tensor->all_gather_varied(chunk, parts.view, counts);
-    int64_t begin = 0;
-    for (int part = 0; part < tensor; ++part) {
-      const Range ids = part_of(V, part, tensor);
-      const Tensor from(parts.view.as<float>() + begin, {rows, ids.count}, DType::f32);
-      copy(host, from, all.view.row_range(first_row, rows).column_range(ids.begin, ids.count));
-      begin += counts[static_cast<size_t>(part)];
-    }
-  });
-  if (coordinate().tensor == 0) (*shows_logits_)(evaluated_step_, micro, all.view);
-}
-
-Evaluation Trainer::evaluate(const Batches& batches, int64_t steps, const LogitsOf& each) {
-  std::array<int64_t, 2> counts{};
-  shows_logits_ = each ? &each : nullptr;
-  watch(nullptr);
-  model_.clear();
-  for (int64_t step = 1; step <= steps; ++step) {
-    // A GPU may still copy the rows of the step before; of a training step it has done so.
-    if (context_.stream != nullptr) context_.stream->synchronize();
-    load_rows(batches, step);
-    evaluated_step_ = step;
-    for (const MicroBatch& rows : rows_) {
-      counts[0] += rows.supervised;
-      counts[1] += rows.tokens;
-    }
-    play(evaluate_, Pass::evaluate, 0);
-  }
-  shows_logits_ = nullptr;
-  watch(tracer_);
-  sum_over_data(counts);
-  sum_up(Pass::evaluate);
-  const double loss = read_sums().loss;
-  return {.loss = counts[0] > 0 ? loss / static_cast<double>(counts[0])
-                                : std::numeric_limits<double>::quiet_NaN(),
-          .supervised_tokens = counts[0],
-          .tokens = counts[1]};
 }
 
 }  // namespace ptrain

@@ -18,6 +18,7 @@
 #include "src/train/config.h"
 #include "src/train/loss_scale.h"
 #include "src/train/metrics.h"
+#include "src/train/offload.h"
 #include "src/train/optimizer.h"
 #include "src/train/run_device.h"
 
@@ -63,6 +64,10 @@ class Trainer {
   LossScale& loss_scale() { return loss_scale_; }
   /// Bytes that step() works in.
   int64_t arena_bytes() const { return model_.arena().used_bytes() + arena_.used_bytes(); }
+  /// Bytes of pinned host memory that an offloaded optimizer works in; 0 without one.
+  int64_t host_arena_bytes() const { return offload_ == nullptr ? 0 : offload_->arena_bytes(); }
+  /// To be called when model().owned_parameters() or optimizer().master() were written from outside.
+  void note_new_parameters();
   /// Waits until all parameters of the last step are where they are read; for who looks at them between
   /// steps.
   void finish_exchange() { parameters_.finish(); }
@@ -73,6 +78,8 @@ class Trainer {
 
   void watch(Tracer* tracer);
   void look();
+  void check_ledgers() const;
+  Tensor host_scalars() const;
   void load_rows(const Batches& batches, int64_t step);
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
   void sum_up(Pass pass);
@@ -80,6 +87,7 @@ class Trainer {
     double loss = 0, squares = 0;
   };
   Sums read_sums();
+  Sums update(const AdamWStep& step, PhaseSpan& phase);
   void sum_over_data(std::array<int64_t, 2>& counts);
   int64_t loss_of(int micro) const;
   void show_logits(Stage& stage, int slot, int micro);
@@ -96,6 +104,7 @@ class Trainer {
   TiedSum tied_;
   std::unique_ptr<Hooks> hooks_;
   Optimizer optimizer_;
+  std::unique_ptr<OffloadedOptimizer> offload_;  // null without parallel.offload
   Arena arena_;
   Tensor scalars_;  // f64, see trainer.cpp
   Buffer host_scalars_;

@@ -24,17 +24,19 @@ struct Grid {
   int chunks = 1;
   Recompute recompute = Recompute::none;
   bool is_grid_invariant = false;
+  Offload offload = Offload::none;
 
   int world() const { return tensor * pipeline * data; }
 };
 
 inline std::string to_string(const Grid& grid) {
   return fmt::format(
-      "tensor {} pipeline {} data {} micro {}{} zero {} {}{}{}{}", grid.tensor, grid.pipeline, grid.data,
+      "tensor {} pipeline {} data {} micro {}{} zero {} {}{}{}{}{}", grid.tensor, grid.pipeline, grid.data,
       grid.micro, grid.is_sequence_parallel ? " sequence parallel" : "", grid.zero, name_of(grid.schedule),
       grid.chunks == 1 ? "" : fmt::format(" {} chunks", grid.chunks),
       grid.recompute == Recompute::none ? "" : fmt::format(" recompute {}", name_of(grid.recompute)),
-      grid.is_grid_invariant ? " grid-invariant" : "");
+      grid.is_grid_invariant ? " grid-invariant" : "",
+      grid.offload == Offload::none ? "" : " optimizer offloaded");
 }
 
 /// A golden case: model, rows in file order, and the curve's rules.
@@ -83,6 +85,7 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   parallel.zero = grid.zero;
   parallel.recompute = grid.recompute;
   parallel.is_grid_invariant = grid.is_grid_invariant;
+  parallel.offload = grid.offload;
   parallel.micro = grid.micro;
   parallel.global = golden.global;
   parallel.sequence_length = golden.sequence_length;

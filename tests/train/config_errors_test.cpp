@@ -149,7 +149,6 @@ const Wrong wrong_files[] = {
     {"checkpoint: {replicas: 2, storage: shared}\n", "run.yaml:4:24", "needs checkpoint.storage per_node"},
     {"checkpoint: {upload: ftp://a}\n", "run.yaml:4:22", "must start with s3://"},
     // Not built
-    {"parallel: {offload: optimizer}\n", "run.yaml:4:21", "not built yet"},
     {"checkpoint: {storage: per_node}\n", "run.yaml:4:23", "not built yet; use shared"},
     {"checkpoint: {upload: s3://b/p}\n", "run.yaml:4:22", "not built yet"},
 };

@@ -2,11 +2,9 @@
 // devices and a fake NCCL between threads, or GPUs and the library, as the test was linked.
 #include <gtest/gtest.h>
 
-#include "kernels/ops/libraries.h"
 #include "tests/support/curve.h"
-#include "tests/support/device_ranks.h"
 #include "tests/support/emulation/emulated_device.h"
-#include "tests/support/ranks.h"
+#include "tests/support/run_devices.h"
 #include "tests/support/tolerances.h"
 
 namespace ptrain {
@@ -27,26 +25,10 @@ std::string name_of(const DeviceCase& c) {
                                                               : "fp16");
 }
 
-/// Calls body(world, device) on ranks with a device each.
-void on_devices(const DeviceCase& c, const std::function<void(Communicator&, const RunDevice&)>& body) {
-  const MakeNccl make = nccl_for_ranks(c.through);
-  run_ranks(c.grid.world(), [&](Communicator& world) {
-    const Device device = device_of(world.rank(), c.through);
-    const std::unique_ptr<Nccl> nccl = make();
-    const Stream stream(device);
-    const std::unique_ptr<Libraries> libraries = make_libraries(device, {});
-    Context context;
-    context.device = device;
-    context.stream = &stream;
-    context.libraries = libraries.get();
-    body(world, RunDevice(context, {.nccl = nccl.get(), .deadline_s = 20}));
-  });
-}
-
 /// Rank 0's results on devices.
 std::vector<StepResult> train_on_devices(const CurveCase& golden, const DeviceCase& c) {
   std::vector<StepResult> results;
-  on_devices(c, [&](Communicator& world, const RunDevice& device) {
+  run_on_devices(c.grid.world(), c.through, [&](Communicator& world, const RunDevice& device) {
     const auto mine = train_on(golden, c.grid, world, steps, device, c.precision);
     if (world.rank() == 0) results = mine;
   });
@@ -109,7 +91,7 @@ TEST(DeviceCurve, InSixteenBitsIsTheCpusOfTheSamePrecision) {
 TEST(DeviceCurve, AStepWaitsForItsGpuOnceAllocatesNothingAndRunsGraphs) {
   const CurveCase golden("llama-gqa-tied");
   for (const DeviceCase& c : {DeviceCase{alone}, DeviceCase{{.pipeline = 2, .data = 2}}}) {
-    on_devices(c, [&](Communicator& world, const RunDevice& device) {
+    run_on_devices(c.grid.world(), c.through, [&](Communicator& world, const RunDevice& device) {
       const Batches batches(
           *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
           {.micro = c.grid.micro, .global = golden.global, .data = c.grid.data}, {.shuffle = Shuffle::off});

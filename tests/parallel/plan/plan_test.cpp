@@ -118,6 +118,33 @@ TEST(Plan, MasterWeightsExistOnlyWhereTheyDiffer) {
   EXPECT_EQ(ledger_of(plan, 0).bytes(MemoryKind::master), 0);
 }
 
+TEST(Plan, AnOffloadedOptimizerLeavesTheDeviceForTheHost) {
+  for (int zero : {0, 1, 2, 3}) {
+    ParallelConfig parallel = grid_of(1, 1, 4);
+    parallel.zero = zero;
+    parallel.types = {.param = DType::bf16, .master = DType::i16};
+    parallel.bucket_elements = 1;  // a bucket a unit
+    const Plan on_device = make_plan(toy_workload({}), parallel, 4);
+    parallel.offload = Offload::optimizer;
+    const Plan offloaded = make_plan(toy_workload({}), parallel, 4);
+    const Ledger before = ledger_of(on_device, 1), after = ledger_of(offloaded, 1);
+    const Ledger host = host_ledger_of(offloaded, 1);
+    EXPECT_EQ(host_ledger_of(on_device, 1).total_bytes(), 0);
+    EXPECT_EQ(after.bytes(MemoryKind::moments) + after.bytes(MemoryKind::master), 0);
+    EXPECT_EQ(host.bytes(MemoryKind::moments), before.bytes(MemoryKind::moments));
+    EXPECT_EQ(host.bytes(MemoryKind::master), before.bytes(MemoryKind::master));
+    EXPECT_EQ(after.total_bytes(),
+              before.total_bytes() - before.bytes(MemoryKind::moments) - before.bytes(MemoryKind::master));
+    // A copy of what it updates, in bf16, and the gradients of two buckets, in f32.
+    const FlatLayout layout = flat_layout_of(offloaded, 1);
+    const int64_t parts = zero == 0 ? 1 : 4;
+    int64_t largest = 0;
+    for (const FlatBucket& bucket : layout.buckets) largest = std::max(largest, bucket.elements.count);
+    EXPECT_EQ(host.bytes(MemoryKind::weights), arena_bytes(2 * layout.trainable_elements / parts));
+    EXPECT_EQ(host.bytes(MemoryKind::communication), 2 * arena_bytes(4 * largest / parts));
+  }
+}
+
 TEST(Plan, ZeroOneDividesTheOptimizersStateByTheDataAxis) {
   ParallelConfig parallel = grid_of(1, 1, 4);
   const Plan sharded = make_plan(toy_workload({}), parallel, 4);

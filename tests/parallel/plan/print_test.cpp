@@ -51,6 +51,16 @@ TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
                {"\nDOES NOT FIT: the largest rank needs"});
 }
 
+TEST(Print, AnOffloadedOptimizerIsCountedInHostMemory) {
+  Plan plan = plan_of(4, 2, 2, 4);
+  EXPECT_EQ(print_plan(plan).find("host memory"), std::string::npos);
+  plan.parallel.offload = Offload::optimizer;
+  int64_t most = 0;  // of the first stage's ranks, whose table is cut unevenly
+  for (int rank = 0; rank < 4; ++rank) most = std::max(most, host_ledger_of(plan, rank).total_bytes());
+  expect_lines(print_plan(plan), {"optimizer in host memory", "in pinned host memory", "all of the host's",
+                                  bytes_text(static_cast<double>(most))});
+}
+
 TEST(Print, ActivationsAreShownSlotBySlotAndLibrariesApart) {
   // 4 micro-batches of 1536 rows on two stages: two slots on the first, one on the second.
   const Plan plan = plan_of(4, 2, 2, 4);
