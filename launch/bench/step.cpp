@@ -150,7 +150,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
     spec = read_model_spec(config.model.path);
     plan = chosen_plan(config, spec, runtime.world.size(), compute, room).plan;
   });
-  check_memory(runtime.world, *plan, runtime.device);
+  check_memory(runtime.world, *plan, runtime.device, runtime.session.hosts());
   const int64_t ledger_bytes = ledger_of(*plan, runtime.world.rank()).total_bytes();
   const MemoryDocuments rows(
       made_up_rows(config.batch.global * (steps + 1), config.data.sequence_length, spec.V));

@@ -1,5 +1,10 @@
 #include "src/train/device_check.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
 #include "parallel/comm/agree.h"
 
 namespace ptrain {
@@ -69,12 +74,39 @@ std::string objection_to_memory(const Plan& plan, int rank, const runtime::Devic
       gib(device.total_bytes), fix);
 }
 
-void check_memory(Communicator& world, const Plan& plan, const RunDevice& device) {
+int64_t host_memory_bytes() {
+  const int64_t machine = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  int64_t limit = 0;
+  std::ifstream file("/sys/fs/cgroup/memory.max");  // "max" where there is none
+  return file >> limit && limit > 0 ? std::min(machine, limit) : machine;
+}
+
+std::string objection_to_host_memory(const Plan& plan, int rank, std::span<const std::string> hosts,
+                                     int64_t host_bytes) {
+  if (plan.parallel.offload == Offload::none) return {};
+  int64_t wanted = 0;
+  int ranks = 0;
+  for (int other = 0; other < plan.mesh.world(); ++other) {
+    if (!hosts.empty() && hosts[static_cast<size_t>(other)] != hosts[static_cast<size_t>(rank)]) continue;
+    wanted += host_ledger_of(plan, other).total_bytes();
+    ++ranks;
+  }
+  if (wanted <= host_bytes) return {};
+  return fmt::format(
+      "parallel.offload = optimizer pins {:.2f} GiB of host memory for the {} rank{} here, but the host has "
+      "{:.2f}; set it to none, share the state over more hosts by parallel.zero, or start fewer ranks a host",
+      gib(wanted), ranks, ranks == 1 ? "" : "s", gib(host_bytes));
+}
+
+void check_memory(Communicator& world, const Plan& plan, const RunDevice& device,
+                  std::span<const std::string> hosts) {
   if (device.context.device.kind == DeviceKind::cpu) return;
   agreed(world, [&] {
     const std::string objection =
         objection_to_memory(plan, world.rank(), runtime::device_info(device.context.device.index));
     check(objection.empty(), ExitCode::resources, "{}", objection);
+    const std::string of_host = objection_to_host_memory(plan, world.rank(), hosts, host_memory_bytes());
+    check(of_host.empty(), ExitCode::resources, "{}", of_host);
   });
 }
 

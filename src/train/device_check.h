@@ -1,6 +1,7 @@
 // Whether a run fits its GPU, judged before anything is loaded.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "kernels/base/runtime.h"
@@ -21,9 +22,18 @@ std::string objection_to_device(const runtime::RuntimeVersions& versions, const 
 /// Why the plan does not fit the memory that is free, and what would, or empty.
 std::string objection_to_memory(const Plan& plan, int rank, const runtime::DeviceInfo& device);
 
-/// A collective: every rank's plan against the memory that its GPU has free now; nothing on a CPU.
-/// Errors (resources), agreed on: see objection_to_memory.
-void check_memory(Communicator& world, const Plan& plan, const RunDevice& device);
+/// Memory of this host, or what the control group of this process leaves of it.
+int64_t host_memory_bytes();
+
+/// Why an offloaded optimizer does not fit its host, by the ledgers of all ranks there, or empty.
+/// hosts: of each rank; empty = all on one.
+std::string objection_to_host_memory(const Plan& plan, int rank, std::span<const std::string> hosts,
+                                     int64_t host_bytes);
+
+/// A collective: every rank's plan against the memory that its GPU has free now, and that of its host;
+/// nothing on a CPU. Errors (resources), agreed on: see objection_to_memory, objection_to_host_memory.
+void check_memory(Communicator& world, const Plan& plan, const RunDevice& device,
+                  std::span<const std::string> hosts = {});
 
 /// "sm_90"; bf16 wants sm_80, fp8 sm_89.
 std::string name_of_architecture(const runtime::DeviceInfo& device);

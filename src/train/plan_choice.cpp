@@ -1,22 +1,11 @@
 #include "src/train/plan_choice.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
 
 #include "src/train/device_check.h"
 
 namespace ptrain {
 namespace {
-
-/// Memory of this host, or what the control group of this process leaves of it.
-int64_t host_memory_bytes() {
-  const int64_t machine = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  int64_t limit = 0;
-  std::ifstream file("/sys/fs/cgroup/memory.max");  // "max" where there is none
-  return file >> limit && limit > 0 ? std::min(machine, limit) : machine;
-}
 
 int64_t most_ranks_on_a_host(std::span<const std::string> hosts, int world) {
   if (hosts.empty()) return world;

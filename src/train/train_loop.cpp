@@ -158,7 +158,7 @@ void Run::open_data() {
 void Run::build_trainer() {
   if (is_first())
     for (const std::string& line : environment_.banner) log::info("{}", line);
-  check_memory(world_, *plan_, environment_.device);
+  check_memory(world_, *plan_, environment_.device, environment_.hosts);
   trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.device);
   if (environment_.after_connecting) environment_.after_connecting();
   progress_ = {.steps = steps_,

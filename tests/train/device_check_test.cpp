@@ -44,13 +44,16 @@ TEST(DeviceCheck, DriversAndArchitecturesAreJudged) {
   }
 }
 
-Plan plan_of_micro(int64_t micro) {
+Plan plan_of_micro(int64_t micro, Offload offload = Offload::none, int data = 1) {
   ModelSpec spec;
   spec.V = 32000, spec.C = 2048, spec.L = 8, spec.H = 16, spec.K = 16, spec.D = 128, spec.F = 5632;
   ParallelConfig parallel;
-  parallel.micro = parallel.global = micro;
+  parallel.micro = micro;
+  parallel.global = micro * data;
+  parallel.data = data;
   parallel.sequence_length = 4096;
-  return make_plan(workload_of(spec, SequenceParallel::off, 1), parallel, 1);
+  parallel.offload = offload;
+  return make_plan(workload_of(spec, SequenceParallel::off, 1), parallel, data);
 }
 
 TEST(DeviceCheck, APlanThatDoesNotFitIsRefusedWithTheMicroBatchThatWould) {
@@ -66,6 +69,22 @@ TEST(DeviceCheck, APlanThatDoesNotFitIsRefusedWithTheMicroBatchThatWould) {
   EXPECT_EQ(objection_to_memory(plan_of_micro(micro), 0, small), "");
   EXPECT_NE(objection_to_memory(plan, 0, device(9, 0, 1)).find("no batch.micro would fit"),
             std::string::npos);
+}
+
+TEST(DeviceCheck, AnOffloadedOptimizerMustFitWithThoseOfTheOtherRanksOfItsHost) {
+  const Plan plan = plan_of_micro(1, Offload::optimizer, 4);
+  const int64_t each = host_ledger_of(plan, 0).total_bytes();
+  EXPECT_GT(each, int64_t{1} << 30);
+  const std::vector<std::string> hosts = {"a", "b", "a", "a"};
+  EXPECT_EQ(objection_to_host_memory(plan, 0, hosts, 3 * each), "");
+  EXPECT_EQ(objection_to_host_memory(plan, 1, hosts, each), "");
+  EXPECT_EQ(objection_to_host_memory(plan, 0, {}, 4 * each), "");
+  EXPECT_NE(objection_to_host_memory(plan, 0, {}, 4 * each - 1).find("for the 4 ranks here"),
+            std::string::npos);
+  const std::string objection = objection_to_host_memory(plan, 2, hosts, 3 * each - 1);
+  EXPECT_NE(objection.find("for the 3 ranks here"), std::string::npos) << objection;
+  EXPECT_NE(objection.find("set it to none"), std::string::npos) << objection;
+  EXPECT_EQ(objection_to_host_memory(plan_of_micro(1), 0, {}, 1), "");
 }
 
 }  // namespace
