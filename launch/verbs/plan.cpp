@@ -3,6 +3,7 @@
 
 #include "kernels/base/error.h"
 #include "launch/verbs.h"
+#include "parallel/plan/launch_order.h"
 #include "parallel/plan/print.h"
 #include "parallel/plan/print_estimate.h"
 #include "parallel/plan/svg.h"
@@ -61,6 +62,16 @@ std::pair<double, std::string> tokens_of(const Arguments& arguments, const Confi
   return {1e9, "1,000,000,000 tokens (give --tokens N for an epoch's)"};
 }
 
+/// What a run checks before it starts; here it is said.
+std::string order_text(const Plan& plan) {
+  check_launch_order(plan);
+  if (plan.mesh.world() == 1) return "";
+  return fmt::format(
+      "\nOrder of communication: what ranks send and sum in a step was matched, nobody waits for ever; {} "
+      "operations and waits on rank 0\n",
+      with_commas(static_cast<int64_t>(launches_of(plan, 0).size())));
+}
+
 }  // namespace
 
 int run_plan(const Arguments& arguments) {
@@ -86,6 +97,7 @@ int run_plan(const Arguments& arguments) {
   const auto [plan, why] = chosen_plan(config, spec, ranks, compute, chosen_for(hardware), source);
   const PlanMaker make = plan_maker(config, spec, compute, source);
   fmt::print("{}", print_plan(plan, {.hardware = hardware, .why = why}));
+  fmt::print("{}", order_text(plan));
   if (hardware) {
     const Estimate estimate = estimate_of(plan, *hardware);
     if (!estimate.does_fit) {

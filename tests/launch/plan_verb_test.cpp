@@ -39,7 +39,7 @@ TEST(PlanVerb, PrintsEveryShippedConfigurationForItsRanks) {
         plan(shipped.config, shipped.model, {"--ranks", shipped.ranks, "--hardware", "h200"});
     EXPECT_EQ(result.code, 0) << shipped.config << ": " << result.err;
     for (const char* part : {shipped.mesh, "\nStages\n", "\nMemory of a rank", "\nSchedule 1f1b: bubble",
-                             "\nSent by a rank", "\nEstimate on", "\nFits"}) {
+                             "\nSent by a rank", "\nOrder of communication: ", "\nEstimate on", "\nFits"}) {
       EXPECT_NE(result.out.find(part), std::string::npos) << shipped.config << ": no " << part;
     }
   }
