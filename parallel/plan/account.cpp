@@ -21,34 +21,6 @@ int64_t sum_bytes(const Plan& plan, const std::vector<RowTensor>& tensors, int r
   return bytes;
 }
 
-const UnitPiece& piece_of(const Plan& plan, const FlatPiece& flat) {
-  return plan.workload.units[at(flat.unit)].pieces[at(flat.index)];
-}
-
-/// Replicas along the tensor axis hold addends of this weight's gradient.
-bool has_addends(const Plan& plan, const Piece& piece) {
-  if (plan.mesh.tensor == 1 || !piece.is_trainable) return false;
-  return piece.layout.splits.empty() ? piece.layout.has_partial_gradients
-                                     : has_tensor_replicas(piece.shape, piece.layout, plan.mesh);
-}
-
-/// Global elements of a bucket's weights whose addends are summed over the tensor axis.
-int64_t addend_elements(const Plan& plan, const FlatLayout& layout, const FlatBucket& bucket) {
-  int64_t elements = 0;
-  for (const FlatPiece& flat : layout.pieces) {
-    const Piece& piece = piece_of(plan, flat).piece;
-    const bool is_inside = flat.unit >= bucket.units.begin && flat.unit < bucket.units.end();
-    if (is_inside && has_addends(plan, piece)) elements += piece.shape.numel();
-  }
-  return elements;
-}
-
-/// Elements of the tied embedding's gradient that come from the other end of the pipeline: a shard.
-int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int rank) {
-  const TiedEnds ends = tied_ends(plan, layout, rank);
-  return ends.peer < 0 ? 0 : compact_shard(layout, std::max(ends.embedding, ends.table)).count;
-}
-
 /// Elements that a rank updates.
 int64_t updated_elements(const Plan& plan, const FlatLayout& layout) {
   return plan.zero == 0 ? layout.trainable_elements : shard_elements(layout);
@@ -113,7 +85,6 @@ void book_activations(const Plan& plan, const StagePlan& stage, int rank, Ledger
 void book_scratch(const Plan& plan, int rank, Ledger& ledger) {
   std::map<UnitKind, const Unit*> largest;
   std::vector<RowTensor> again;
-  Recompute recompute = Recompute::none;
   const auto need = [&](const Unit& unit) {
     return sum_bytes(plan, unit.scratch, rank) + unit.scratch_bytes;
   };
@@ -124,11 +95,10 @@ void book_scratch(const Plan& plan, int rank, Ledger& ledger) {
       const Unit& unit = plan.workload.units[at(i)];
       const Unit*& so_far = largest[unit.kind];
       if (so_far == nullptr || need(unit) > need(*so_far)) so_far = &unit;
-      recompute = std::max(recompute, plan.recompute_of(stage, i));
     }
   }
   for (const RowTensor& tensor : largest[UnitKind::block]->kept) {
-    if (is_made_again(tensor, recompute)) again.push_back(tensor);
+    if (is_made_again(tensor, plan.recompute_at(position))) again.push_back(tensor);
   }
   book_all(plan, "made again ", again, MemoryKind::scratch, 1, rank, ledger);
   book_all(plan, "", plan.workload.tables, MemoryKind::scratch, 1, rank, ledger);
@@ -154,9 +124,8 @@ void book_places(const Plan& plan, const FlatLayout& layout, Ledger& ledger) {
 void book_communication(const Plan& plan, const FlatLayout& layout, int rank, Ledger& ledger) {
   const int64_t grad = size_bytes(plan.parallel.types.grad);
   int64_t staging = 0;
-  for (const FlatBucket& bucket : layout.buckets) {
+  for (int bucket = 0; bucket < std::ssize(layout.buckets); ++bucket)
     staging = std::max(staging, addend_elements(plan, layout, bucket));
-  }
   ledger.book("sums of replicas", MemoryKind::communication, staging * grad);
   ledger.book("tied gradient", MemoryKind::communication, tied_elements(plan, layout, rank) * grad);
   book_places(plan, layout, ledger);
@@ -206,7 +175,7 @@ int64_t sums_of(const Plan& plan) {
 
 void add_replicas(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic& traffic) {
   const int coordinate = plan.mesh.coordinate_of(rank).tensor;
-  for (const FlatBucket& bucket : layout.buckets) {
+  for (int bucket = 0; bucket < std::ssize(layout.buckets); ++bucket) {
     const int64_t elements = addend_elements(plan, layout, bucket);
     if (elements == 0) continue;
     add(traffic,

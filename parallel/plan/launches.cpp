@@ -138,7 +138,7 @@ class Launcher {
     return collective.is_of_weights == (kind == ActionKind::backward_weights);
   }
 
-  // --- Units whose parameters or gradients come and go: as ParamSync and UnitGradients do it. ------------
+  // --- Units whose parameters or gradients come and go: as ParamSync and GradSync do it. -----------------
 
   /// After the last update each bucket's parameters are gathered while the step begins.
   void start_exchange() {
@@ -250,7 +250,7 @@ class Launcher {
   void exchange_tied() {
     const TiedEnds ends = tied_ends(plan_, layout_, rank_);
     if (ends.peer < 0) return;
-    const int64_t elements = compact_shard(layout_, std::max(ends.embedding, ends.table)).count;
+    const int64_t elements = tied_elements(plan_, layout_, rank_);
     std::vector<int> both;
     for (LaunchKind kind : {LaunchKind::send, LaunchKind::receive}) {
       both.push_back(static_cast<int>(launches_.size()));
@@ -263,20 +263,8 @@ class Launcher {
     wait_all(both);
   }
 
-  bool has_addends(const Piece& piece) const {
-    if (plan_.mesh.tensor == 1 || !piece.is_trainable) return false;
-    return piece.layout.splits.empty() ? piece.layout.has_partial_gradients
-                                       : has_tensor_replicas(piece.shape, piece.layout, plan_.mesh);
-  }
-
   void sum_replicas(int bucket) {
-    const FlatBucket& what = layout_.buckets[at(bucket)];
-    int64_t addends = 0;
-    for (const FlatPiece& flat : layout_.pieces) {
-      const Piece& piece = plan_.workload.units[at(flat.unit)].pieces[at(flat.index)].piece;
-      if (intersection(what.elements, flat.elements).count > 0 && has_addends(piece))
-        addends += piece.shape.numel();
-    }
+    const int64_t addends = addend_elements(plan_, layout_, bucket);
     if (addends > 0)
       launches_.push_back({.kind = LaunchKind::all_reduce,
                            .wire = Wire::tensor,

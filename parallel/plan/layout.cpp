@@ -87,4 +87,10 @@ bool has_tensor_replicas(const Shape& shape, const Layout& layout, const Mesh& m
   return held > shape.numel();
 }
 
+bool has_addends(const Piece& piece, const Mesh& mesh) {
+  if (mesh.tensor == 1 || !piece.is_trainable) return false;
+  return piece.layout.splits.empty() ? piece.layout.has_partial_gradients
+                                     : has_tensor_replicas(piece.shape, piece.layout, mesh);
+}
+
 }  // namespace ptrain

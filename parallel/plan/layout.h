@@ -78,4 +78,7 @@ struct Piece {
   bool is_trainable = true;
 };
 
+/// Ranks of a tensor group hold addends of this weight's gradient, to be summed.
+bool has_addends(const Piece& piece, const Mesh& mesh);
+
 }  // namespace ptrain

@@ -221,6 +221,16 @@ Recompute Plan::recompute_of(const StagePlan& stage, int64_t unit) const {
   return unit - first_block < parallel.recompute_blocks ? parallel.recompute : Recompute::none;
 }
 
+Recompute Plan::recompute_at(int position) const {
+  Recompute most = Recompute::none;
+  for (const StagePlan& stage : stages) {
+    if (stage.position != position) continue;
+    for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit)
+      most = std::max(most, recompute_of(stage, unit));
+  }
+  return most;
+}
+
 FlatLayout flat_layout_of(const Plan& plan, int rank) {
   const int position = plan.mesh.coordinate_of(rank).pipeline;
   std::vector<FlatChunk> chunks;
@@ -241,6 +251,21 @@ TiedEnds tied_ends(const Plan& plan, const FlatLayout& layout, int rank) {
     ends.table = layout.bucket_of_unit(static_cast<int64_t>(plan.workload.units.size()) - 1);
   if (first != last && (position == first || position == last)) ends.peer = position == first ? last : first;
   return ends;
+}
+
+int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int rank) {
+  const TiedEnds ends = tied_ends(plan, layout, rank);
+  return ends.peer < 0 ? 0 : compact_shard(layout, std::max(ends.embedding, ends.table)).count;
+}
+
+int64_t addend_elements(const Plan& plan, const FlatLayout& layout, int bucket) {
+  int64_t elements = 0;
+  for (const FlatPiece& flat : layout.pieces) {
+    const Piece& piece = plan.workload.units[at(flat.unit)].pieces[at(flat.index)].piece;
+    const bool is_inside = intersection(layout.buckets[at(bucket)].elements, flat.elements).count > 0;
+    if (is_inside && has_addends(piece, plan.mesh)) elements += piece.shape.numel();
+  }
+  return elements;
 }
 
 }  // namespace ptrain

@@ -49,6 +49,8 @@ struct Plan {
   int64_t exact_bins() const { return parallel.is_grid_invariant ? 2 * 256 : 0; }
   /// What backward makes again of a unit of a stage.
   Recompute recompute_of(const StagePlan& stage, int64_t unit) const;
+  /// The most that the units of a position make again.
+  Recompute recompute_at(int position) const;
 };
 
 /// What a workload must know: more than one stage makes a tied embedding's copy for the head; so do sums that
@@ -74,6 +76,11 @@ struct TiedEnds {
   int peer = -1;  // position of the other end; -1 where both are here
 };
 TiedEnds tied_ends(const Plan& plan, const FlatLayout& layout, int rank);
+/// Elements of its gradient that come from the other end: a shard; 0 where nothing comes.
+int64_t tied_elements(const Plan& plan, const FlatLayout& layout, int rank);
+
+/// Elements of a bucket's weights, whole, whose gradients are summed over the tensor group.
+int64_t addend_elements(const Plan& plan, const FlatLayout& layout, int bucket);
 
 /// Rows of an activation with these Rows on a rank: N, or its share under sequence parallelism, padded.
 int64_t local_rows(const Plan& plan, Rows rows);

@@ -26,10 +26,7 @@ ReplicaSums::ReplicaSums(const Workload& workload, const FlatLayout& layout, con
   for (const FlatPiece& flat : layout.pieces) {
     const Piece& piece =
         workload.units[static_cast<size_t>(flat.unit)].pieces[static_cast<size_t>(flat.index)].piece;
-    const bool is_cut = !piece.layout.splits.empty();
-    const bool has_addends =
-        is_cut ? has_tensor_replicas(piece.shape, piece.layout, mesh) : piece.layout.has_partial_gradients;
-    if (!has_addends || !piece.is_trainable) continue;
+    if (!has_addends(piece, mesh)) continue;
     for (size_t bucket = 0; bucket < layout.buckets.size(); ++bucket) {
       if (intersection(layout.buckets[bucket].elements, flat.elements).count == 0) continue;
       replicated_.push_back({.bucket = static_cast<int>(bucket),

@@ -27,17 +27,6 @@ SequenceParallel sequence_parallel_of(const Plan& plan) {
   return plan.parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
 }
 
-/// What the rank's blocks make again, at most.
-Recompute recompute_of(const Plan& plan, int position) {
-  Recompute most = Recompute::none;
-  for (const StagePlan& stage : plan.stages) {
-    if (stage.position != position) continue;
-    for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit)
-      most = std::max(most, plan.recompute_of(stage, unit));
-  }
-  return most;
-}
-
 }  // namespace
 
 Model::Model(const ModelSpec& spec, const Plan& plan, int rank, const ModelComms& comms,
@@ -81,7 +70,7 @@ Model::Model(const ModelSpec& spec, const Plan& plan, int rank, const ModelComms
       for (size_t slot = 0; slot < stages_[chunk]->slots(); ++slot)
         stages_[chunk]->visit_slot(slot, to(fmt::format("stage {} slot {} ", chunk, slot)));
     }
-    visit(workspace_.dims, recompute_of(plan, at.pipeline), workspace_.scratch, each);
+    visit(workspace_.dims, plan.recompute_at(at.pipeline), workspace_.scratch, each);
     each("products", products, {product_bytes}, DType::u8);
     if (has_head) visit(workspace_.dims, plan.losses(), workspace_.head, to("head "));
   };
