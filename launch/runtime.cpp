@@ -1,5 +1,6 @@
 #include "launch/runtime.h"
 
+#include "kernels/base/fault.h"
 #include "kernels/base/log.h"
 #include "launch/threads.h"
 
@@ -43,6 +44,8 @@ int run_on_ranks(const Arguments& arguments, const Config& config,
   return session.run([&] {
     Communicator& world = session.world();
     log::configure(level_of(config.log.level), world.rank(), world.size());
+    const char* faults = arguments.variable("PTRAIN_FAULT");
+    fault::arm(faults == nullptr ? "" : faults, world.rank());
     const std::unique_ptr<Gpu> gpu = start_gpu(session, arguments, config);
     // After the GPU has drawn the process to its cores.
     const ThreadChoice choice = threads_of_rank(arguments.variable("OMP_NUM_THREADS"), allowed_cores(),
