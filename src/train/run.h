@@ -1,0 +1,96 @@
+// A run in its parts: what train_loop.h starts. Only for the files that define it: run_setup.cpp (up to the
+// first step), train_loop.cpp (the steps), run_save.cpp (checkpoints and the model), run_log.cpp (what is
+// written down).
+#pragma once
+
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+#include "src/io/hf_dir.h"
+#include "src/train/metrics.h"
+#include "src/train/resume.h"
+#include "src/train/run_data.h"
+#include "src/train/store.h"
+#include "src/train/tensorboard.h"
+#include "src/train/trace.h"
+#include "src/train/train_loop.h"
+#include "src/train/trainer.h"
+
+namespace ptrain {
+
+/// Seconds since 1970.
+double unix_time();
+
+/// One run, from its first look at the configuration to the model on disk. Every member function is a
+/// collective.
+class Run {
+ public:
+  Run(const LoadedConfig& loaded, const RunEnvironment& environment)
+      : loaded_(loaded),
+        config_(loaded.config),
+        environment_(environment),
+        world_(environment.world),
+        output_(config_.output) {}
+
+  ExitCode go();
+  /// <output>/failure.json: who failed, where and why. Written by the rank that speaks, once the output is
+  /// this run's.
+  void note_failure(const Error& error) const;
+
+ private:
+  bool is_first() const { return world_.rank() == 0; }
+  bool is_logged(int64_t step) const { return step % config_.log.every == 0 || step == steps_; }
+  Tracer* tracer() { return trace_ ? &trace_->tracer() : nullptr; }
+  void enter(std::string_view phase) { phase_ = phase; }
+  void say(std::string_view line) const {
+    if (is_first()) environment_.say(line);
+  }
+
+  void claim_output();
+  void read_model();
+  void open_data();
+  bool look_for_checkpoint();
+  void build_trainer();
+  void load_model();
+  void resume();
+  void open_logs();
+  bool train();
+  void save(int64_t step);
+  bool is_stop_wanted();
+  void log(const StepResult& result);
+  void evaluate(int64_t step);
+  void keep_as_model();
+  void link_model();
+
+  const LoadedConfig& loaded_;
+  const Config& config_;
+  const RunEnvironment& environment_;
+  Communicator& world_;
+  std::filesystem::path output_;
+  RunLock lock_;
+  ModelSpec spec_;
+  std::optional<Plan> plan_;
+  std::optional<HfDir> weights_;   // where they are not drawn at random
+  DType file_dtype_ = DType::f32;  // of the safetensors that are written
+  std::optional<TextEncoder> encoder_;
+  RunData training_, validation_;
+  std::optional<RunTrace> trace_;  // outlives the trainer, which notes into it
+  std::optional<Trainer> trainer_;
+  int64_t steps_ = 0;
+  int64_t newest_step_ = std::numeric_limits<int64_t>::max() - 1;  // of the newest whole checkpoint
+  int64_t done_steps_ = 0;                                         // of an earlier start
+  MetricsFile metrics_;
+  TensorBoard tensorboard_;
+  RunProgress progress_;
+  double mean_step_s_ = 0;
+  Json identity_;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  std::filesystem::path last_checkpoint_;
+  std::string_view phase_ = "start";  // for failure.json, as the next
+  int64_t step_ = 0;
+  bool has_output_ = false;
+};
+
+}  // namespace ptrain

@@ -1,0 +1,69 @@
+#include "src/train/run.h"
+
+#include <chrono>
+
+#include "parallel/comm/agree.h"
+#include "src/train/config_write.h"
+#include "src/train/device_check.h"
+
+namespace ptrain {
+
+namespace fs = std::filesystem;
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+void Run::open_logs() {
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
+    metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
+    if (config_.log.tensorboard) tensorboard_ = TensorBoard(output_, unix_time());
+  });
+  if (!config_.log.trace) return;
+  const bool is_cpu = environment_.device.context.device.kind == DeviceKind::cpu;
+  trace_.emplace(world_, output_ / "trace.json",
+                 TraceSeat{.rank = world_.rank(), .at = trainer_->coordinate(), .host = host_name()},
+                 host_clock(), is_cpu ? SpanTimes::happened : SpanTimes::enqueued,
+                 trainer_->spans_of_a_step());
+  trainer_->set_tracer(tracer());
+}
+
+void Run::log(const StepResult& result) {
+  const int64_t ran = result.step - done_steps_;
+  mean_step_s_ += (result.step_s - mean_step_s_) / static_cast<double>(std::min<int64_t>(ran, 50));
+  progress_.skipped_steps += result.is_skipped;
+  progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
+  if (!is_logged(result.step)) return;
+  StepResult everywhere = result;
+  everywhere.exposed_communication = mean_over(world_, result.exposed_communication);
+  // A GPU is slow to tell, and nothing changes there once the libraries have met every shape.
+  const Device device = environment_.device.context.device;
+  if (device.kind == DeviceKind::cpu || ran <= 3 || result.step == steps_)
+    progress_.peak_memory_bytes = peak_memory_bytes(world_, device);
+  if (!is_first()) return;
+  const double time = unix_time();
+  metrics_.append(metrics_row(everywhere, progress_, time));
+  progress_.checkpoint_stall_s = 0;
+  tensorboard_.write(time, result.step,
+                     {{"train/loss", result.loss},
+                      {"train/grad_norm", result.grad_norm},
+                      {"train/lr", result.learning_rate}});
+  say(step_line(result, progress_));
+}
+
+void Run::note_failure(const Error& error) const {
+  const auto* agreed_error = dynamic_cast<const AgreedError*>(&error);
+  if (!has_output_ || (agreed_error != nullptr && !agreed_error->is_speaker())) return;
+  const Json failure = {{"rank", world_.rank()},  {"host", host_name()},
+                        {"phase", phase_},        {"step", step_},
+                        {"reason", error.what()}, {"exit_code", static_cast<int>(error.code())}};
+  try {
+    write_text(output_ / "failure.json", failure.dump(2) + "\n");
+  } catch (const Error&) {
+    // The disk may be what failed; the reason is on stderr in any case.
+  }
+}
+
+}  // namespace ptrain

@@ -1,0 +1,136 @@
+#include "src/train/run.h"
+
+#include "kernels/base/log.h"
+#include "parallel/comm/agree.h"
+#include "src/train/config_check.h"
+#include "src/train/device_check.h"
+#include "src/train/model_files.h"
+#include "src/train/plan_choice.h"
+#include "src/train/state_files.h"
+#include "src/train/weight_check.h"
+
+namespace ptrain {
+
+namespace fs = std::filesystem;
+
+void Run::claim_output() {
+  agreed(world_, [&] {
+    check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
+    refuse_unbuilt(loaded_);
+    if (!is_first()) return;
+    if (loaded_.is_set("checkpoint.asynchronous") && config_.checkpoint.asynchronous) {
+      log::warn("{}: training waits while a checkpoint is written; saving behind its back is not built yet",
+                loaded_.where("checkpoint.asynchronous"));
+    }
+    std::error_code error;
+    fs::create_directories(output_, error);
+    check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());
+    lock_ = RunLock(output_, environment_.job);
+    fs::remove(output_ / "failure.json");
+  });
+  has_output_ = true;
+}
+
+/// The headers of the weights too, long before the weights: what is wrong there is found at once.
+void Run::read_model() {
+  const Device& device = environment_.device.context.device;
+  const Hardware room = room_of_ranks(world_, device, config_, environment_.hosts);
+  agreed(world_, [&] {
+    spec_ = read_model_spec(config_.model.path);
+    auto [plan, why] =
+        chosen_plan(config_, spec_, world_.size(), compute_of(config_, found_device(device)), room);
+    plan_ = std::move(plan);
+    if (is_first() && !why.empty()) log::info("{}", why);
+    if (config_.model.init == Config::Init::pretrained) {
+      weights_ = HfDir::open(config_.model.path);
+      const std::vector<std::string> unused = check_weights(spec_, *weights_);
+      if (is_first()) warn_of_unused(*weights_, unused);
+    }
+    file_dtype_ = checkpoint_dtype(config_);
+    encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
+  });
+}
+
+void Run::open_data() {
+  const fs::path cache = output_ / "data";
+  const int data = plan_->mesh.data;
+  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, data, true, cache,
+                            environment_.device.context.threads, world_);
+  if (!config_.data.validation.empty()) {
+    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_, data,
+                                false, cache, environment_.device.context.threads, world_);
+  }
+  steps_ = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
+  const PackingCounts counts = training_.batches->counts();
+  if (is_first()) {
+    log::info("data: {} documents, {} tokens; split {}, truncated {}, dropped {}, empty {}", counts.documents,
+              counts.tokens, counts.split, counts.truncated, counts.dropped, counts.empty);
+  }
+}
+
+void Run::build_trainer() {
+  if (is_first())
+    for (const std::string& line : environment_.banner) log::info("{}", line);
+  check_memory(world_, *plan_, environment_.device, environment_.hosts);
+  trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.device);
+  if (environment_.after_connecting) environment_.after_connecting();
+  progress_ = {.steps = steps_,
+               .flops_per_token = training_flops_per_token(spec_, config_.data.sequence_length),
+               .peak_flops = environment_.peak_flops};
+  if (is_first()) {
+    log::info("{}: {:.1f} million parameters on {} ranks: {}; {} steps of {} rows of {} tokens", spec_.family,
+              static_cast<double>(parameter_count(spec_)) / 1e6, world_.size(), to_string(plan_->mesh),
+              steps_, config_.batch.global, config_.data.sequence_length);
+  }
+}
+
+void Run::load_model() {
+  if (config_.model.init == Config::Init::random)
+    return initialise_weights(static_cast<uint64_t>(config_.train.seed), *trainer_);
+  load_weights(world_, *weights_, *trainer_);
+}
+
+/// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
+bool Run::look_for_checkpoint() {
+  int64_t is_finished = 0;
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    identity_ = run_identity(config_, *training_.dataset);
+    const auto newest = find_newest(output_ / "checkpoints");
+    if (!newest) return;
+    check_resume(newest->manifest.run, identity_, newest->step);
+    newest_step_ = newest->step;
+    is_finished = newest->step >= steps_ && fs::exists(output_ / "model" / "config.json");
+  });
+  world_.broadcast(Tensor(&newest_step_, {1}, DType::i64), 0);
+  world_.broadcast(Tensor(&is_finished, {1}, DType::i64), 0);
+  return is_finished != 0;
+}
+
+void Run::resume() {
+  const auto accept = [&](const Manifest& manifest) {
+    if (is_first()) check_resume(manifest.run, identity_, manifest.step);
+  };
+  std::optional<FoundCheckpoint> found;
+  {
+    HostState state(*trainer_);
+    found = resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_, state), accept,
+                          newest_step_ + 1);
+    if (found) state.put();
+  }
+  if (!found) return load_model();
+  done_steps_ = found->step;
+  last_checkpoint_ = found->path;
+  trainer_->set_updates(found->manifest.run.value("updates", found->step));
+  if (found->manifest.run.contains("loss_scale")) {
+    const Json& scale = found->manifest.run["loss_scale"];
+    trainer_->loss_scale().restore(scale.at(0).get<double>(), scale.at(1).get<int64_t>());
+  }
+  progress_.skipped_steps = found->step - trainer_->updates();
+  if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
+  if (!is_first()) return;
+  warn_of_changes(found->manifest.run, identity_, done_steps_);
+  log::info("goes on after step {} from {}", done_steps_, found->path.string());
+}
+
+}  // namespace ptrain
