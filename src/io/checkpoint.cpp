@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using Kind = Manifest::Kind;
-using Tensors = std::map<Kind, std::vector<StoredTensor>>;
+using Tensors = StoredTensors;
 
 constexpr std::string_view name_prefix = "step-";
 constexpr std::string_view making_prefix = ".tmp-";
@@ -131,7 +131,7 @@ std::optional<ManifestFile> write_state(const fs::path& directory, int rank, int
   }
   file.sync();
   file.close();
-  return describe_file(directory, name, 0);
+  return describe_file(directory, name, written);
 }
 
 /// Joins what the ranks wrote. `shares` are their JSON texts.
@@ -148,7 +148,9 @@ void merge_shares(const std::vector<std::string>& shares, Manifest& manifest) {
       }
     }
     if (!share["state"].is_null()) {
-      manifest.files.push_back({share["state"]["name"], share["state"]["bytes"].get<int64_t>(), 0, 0});
+      const Json& state = share["state"];
+      manifest.files.push_back(
+          {state["name"], state["bytes"].get<int64_t>(), state["rest_crc32c"].get<uint32_t>()});
     }
   }
 }
@@ -231,23 +233,23 @@ fs::path save_checkpoint(Communicator& world, const SaveRequest& request,
   for (const auto& [name, tensor] : writer.written()) written[Kind::weight].push_back(tensor);
   const Json share = {
       {"tensors", to_json(written)},
-      {"state", state ? Json{{"name", state->name}, {"bytes", state->bytes}} : Json(nullptr)}};
+      {"state", state ? Json{{"name", state->name}, {"bytes", state->bytes}, {"rest_crc32c", state->rest_crc}}
+                      : Json(nullptr)}};
   const std::vector<std::string> shares = gather_text(world, share.dump(), 0);
   agreed(world, [&] {
     if (rank != 0) return;
     Manifest manifest;
     manifest.step = request.step;
     manifest.run = request.run;
+    merge_shares(shares, manifest);
     for (const std::string& name : small_files) manifest.files.push_back(describe_file(making, name));
     const HfPlan& plan = writer.plan();
     if (!plan.index_text.empty()) {
       manifest.files.push_back(describe_file(making, "model.safetensors.index.json"));
     }
     for (const HfPlan::File& file : plan.files) {
-      manifest.files.push_back(
-          describe_file(making, file.name, static_cast<int64_t>(file.layout.header.size())));
+      manifest.files.push_back(describe_file(making, file.name, manifest.tensors));
     }
-    merge_shares(shares, manifest);
     const std::string text = to_text(manifest);
     parse_manifest(text, manifest_name);  // what could not be read back is not worth committing
     write_text(making / manifest_name, text);

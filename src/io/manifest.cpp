@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = Manifest::Kind;
 
-constexpr std::string_view format_name = "ptrain checkpoint 1";
+constexpr std::string_view format_name = "ptrain checkpoint 2";
 constexpr std::string_view crc_member = ",\n\"crc32c\": \"";
 constexpr int64_t max_manifest_bytes = int64_t{1} << 30;
 constexpr int64_t max_elements = int64_t{1} << 50;
@@ -27,8 +27,10 @@ std::string hex(uint32_t crc) {
 uint32_t from_hex(const std::string& text, const std::string& where) {
   uint32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  check(text.size() == 8 && error == std::errc() && end == text.data() + text.size(), ExitCode::input,
-        "{}: {} is not a CRC32C of eight hexadecimal digits", where, Json(text).dump());
+  // Written back it is the same: capital letters would be a second form of the same number.
+  check(error == std::errc() && end == text.data() + text.size() && hex(value) == text, ExitCode::input,
+        "{}: {} is not a CRC32C of eight hexadecimal digits", where,
+        Json(text).dump(-1, ' ', true, Json::error_handler_t::replace));  // a damaged one is no UTF-8
   return value;
 }
 
@@ -126,6 +128,63 @@ StoredTensor tensor_from(const std::string& name, const Json& json, const std::s
   return tensor;
 }
 
+/// Bytes of the file that the slice may write to: with `in_tensor` all of its tensor, whose slices tile it.
+Range held_bytes(const StoredTensor& tensor, const StoredSlice& stored) {
+  const int64_t held = stored.packing == Packing::packed ? stored.slice.numel() : tensor.shape.numel();
+  return {stored.offset, held * size_bytes(tensor.dtype)};
+}
+
+/// What slices hold of each file.
+using Held = std::map<std::string_view, std::vector<Range>>;
+
+Held held_of(const StoredTensors& tensors) {
+  Held held;
+  for (const auto& [kind, list] : tensors) {
+    for (const StoredTensor& tensor : list) {
+      for (const StoredSlice& stored : tensor.slices) {
+        std::vector<Range>& ranges = held[stored.file];
+        const Range range = held_bytes(tensor, stored);
+        if (ranges.empty() || !(ranges.back() == range)) ranges.push_back(range);
+      }
+    }
+  }
+  return held;
+}
+
+/// What is left of a file's bytes, ascending.
+std::vector<Range> rest_of(const Held& held, std::string_view file, int64_t file_bytes) {
+  std::vector<Range> rest, ranges;
+  if (const auto it = held.find(file); it != held.end()) ranges = it->second;
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  ranges.push_back({file_bytes, 0});
+  int64_t end = 0;
+  for (const Range& range : ranges) {
+    if (range.begin > end) rest.push_back({end, range.begin - end});
+    end = std::max(end, range.end());
+  }
+  return rest;
+}
+
+int64_t count(const std::vector<Range>& ranges) {
+  int64_t sum = 0;
+  for (const Range& range : ranges) sum += range.count;
+  return sum;
+}
+
+ManifestFile describe(const fs::path& directory, const std::string& name, const Held& held) {
+  const File file = File::open(directory / name);
+  ManifestFile result{name, file.bytes(), 0};
+  std::vector<char> buffer;
+  for (const Range& range : rest_of(held, name, file.bytes())) {
+    for (int64_t at = range.begin; at < range.end(); at += chunk_bytes) {
+      buffer.resize(static_cast<size_t>(std::min(chunk_bytes, range.end() - at)));
+      file.read_at(at, buffer.data(), static_cast<int64_t>(buffer.size()));
+      result.rest_crc = crc32c(buffer.data(), buffer.size(), result.rest_crc);
+    }
+  }
+  return result;
+}
+
 /// Errors unless every slice lies inside a file of the manifest.
 void check_places(const Manifest& manifest, const std::string& where) {
   std::map<std::string_view, int64_t> bytes_of;
@@ -139,11 +198,9 @@ void check_places(const Manifest& manifest, const std::string& where) {
     for (const StoredTensor& tensor : tensors) {
       std::vector<Slice> slices;
       for (const StoredSlice& stored : tensor.slices) {
-        const int64_t held = stored.packing == Packing::packed ? stored.slice.numel() : tensor.shape.numel();
         const auto file = bytes_of.find(stored.file);
-        check(file != bytes_of.end() && stored.offset + held * size_bytes(tensor.dtype) <= file->second,
-              ExitCode::input, "{}: {} {} lies outside of {}", where, tensor.name, to_string(stored.slice),
-              stored.file);
+        check(file != bytes_of.end() && held_bytes(tensor, stored).end() <= file->second, ExitCode::input,
+              "{}: {} {} lies outside of {}", where, tensor.name, to_string(stored.slice), stored.file);
         slices.push_back(stored.slice);
       }
       const std::string fault = tiling_fault(tensor.shape, slices);
@@ -174,7 +231,7 @@ const std::vector<StoredTensor>& Manifest::of(Kind kind) const {
   return it == tensors.end() ? none : it->second;
 }
 
-Json to_json(const std::map<Kind, std::vector<StoredTensor>>& tensors) {
+Json to_json(const StoredTensors& tensors) {
   Json result = Json::object();
   for (const auto& [kind, list] : tensors) {
     Json members = Json::object();
@@ -193,9 +250,9 @@ Json to_json(const std::map<Kind, std::vector<StoredTensor>>& tensors) {
   return result;
 }
 
-std::map<Kind, std::vector<StoredTensor>> tensors_from_json(const Json& json, const std::string& where) {
+StoredTensors tensors_from_json(const Json& json, const std::string& where) {
   check(json.is_object(), ExitCode::input, "{}: \"tensors\" is {}, expected an object", where, kind_of(json));
-  std::map<Kind, std::vector<StoredTensor>> tensors;
+  StoredTensors tensors;
   for (const auto& [key, members] : json.items()) {
     const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](Kind k) { return name_of(k) == key; });
     check(kind != kinds.end() && members.is_object(), ExitCode::input, "{}: tensors of the unknown kind {}",
@@ -212,10 +269,7 @@ std::map<Kind, std::vector<StoredTensor>> tensors_from_json(const Json& json, co
 std::string to_text(const Manifest& manifest) {
   Json files = Json::array();
   for (const ManifestFile& file : manifest.files) {
-    files.push_back({{"name", file.name},
-                     {"bytes", file.bytes},
-                     {"head_bytes", file.head_bytes},
-                     {"head_crc32c", hex(file.head_crc)}});
+    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"rest_crc32c", hex(file.rest_crc)}});
   }
   const Json json = {{"format", format_name},
                      {"step", manifest.step},
@@ -256,10 +310,7 @@ Manifest parse_manifest(std::string_view text, std::string_view where_text) {
     ManifestFile file;
     file.name = required<std::string>(member, "name", where);
     file.bytes = count_of(required<Json>(member, "bytes", where), "bytes", where);
-    file.head_bytes = count_of(required<Json>(member, "head_bytes", where), "head_bytes", where);
-    file.head_crc = from_hex(required<std::string>(member, "head_crc32c", where), where);
-    check(file.head_bytes <= file.bytes, ExitCode::input, "{}: {}: a head of {} of {} bytes", where,
-          file.name, file.head_bytes, file.bytes);
+    file.rest_crc = from_hex(required<std::string>(member, "rest_crc32c", where), where);
     manifest.files.push_back(std::move(file));
   }
   manifest.tensors = tensors_from_json(required<Json>(json, "tensors", where), where);
@@ -270,29 +321,21 @@ Manifest parse_manifest(std::string_view text, std::string_view where_text) {
 Manifest open_manifest(const fs::path& checkpoint) {
   const fs::path path = checkpoint / manifest_name;
   Manifest manifest = parse_manifest(read_text(path, max_manifest_bytes), path.string());
+  const Held held = held_of(manifest.tensors);
   for (const ManifestFile& file : manifest.files) {
     const File open = File::open(checkpoint / file.name);
     check(open.bytes() == file.bytes, ExitCode::input, "{}: has {} bytes, {} says {}", open.path().string(),
           open.bytes(), manifest_name, file.bytes);
-    const ManifestFile found = describe_file(checkpoint, file.name, file.head_bytes);
-    check(found.head_crc == file.head_crc, ExitCode::input,
-          "{}: is damaged: the CRC32C of its first {} bytes is {}, {} says {}", open.path().string(),
-          file.head_bytes, hex(found.head_crc), manifest_name, hex(file.head_crc));
+    const ManifestFile found = describe(checkpoint, file.name, held);
+    check(found.rest_crc == file.rest_crc, ExitCode::input,
+          "{}: is damaged outside of its tensors: the CRC32C there is {}, {} says {}", open.path().string(),
+          hex(found.rest_crc), manifest_name, hex(file.rest_crc));
   }
   return manifest;
 }
 
-ManifestFile describe_file(const fs::path& directory, const std::string& name,
-                           std::optional<int64_t> head_bytes) {
-  const File file = File::open(directory / name);
-  ManifestFile result{name, file.bytes(), head_bytes.value_or(file.bytes()), 0};
-  std::vector<char> buffer;
-  for (int64_t at = 0; at < result.head_bytes; at += chunk_bytes) {
-    buffer.resize(static_cast<size_t>(std::min(chunk_bytes, result.head_bytes - at)));
-    file.read_at(at, buffer.data(), static_cast<int64_t>(buffer.size()));
-    result.head_crc = crc32c(buffer.data(), buffer.size(), result.head_crc);
-  }
-  return result;
+ManifestFile describe_file(const fs::path& directory, const std::string& name, const StoredTensors& tensors) {
+  return describe(directory, name, held_of(tensors));
 }
 
 int64_t verify_checkpoint(const fs::path& checkpoint, const Manifest& manifest,
@@ -300,7 +343,10 @@ int64_t verify_checkpoint(const fs::path& checkpoint, const Manifest& manifest,
   int64_t total = 0;
   std::map<std::string, File> files;
   std::vector<char> staging;
-  for (const ManifestFile& file : manifest.files) total += file.head_bytes;  // checked by open_manifest
+  const Held held = held_of(manifest.tensors);
+  for (const ManifestFile& file : manifest.files) {  // checked by open_manifest
+    total += count(rest_of(held, file.name, file.bytes));
+  }
   for (const auto& [kind, tensors] : manifest.tensors) {
     for (const StoredTensor& tensor : tensors) {
       for (const StoredSlice& stored : tensor.slices) {

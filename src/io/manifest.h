@@ -20,10 +20,10 @@ inline constexpr const char* manifest_name = "MANIFEST.json";
 struct ManifestFile {
   std::string name;  // relative to the checkpoint: "model.safetensors", "state/rank-00003.h5"
   int64_t bytes = 0;
-  // CRC32C of the first head_bytes: all of a small file, the header of a safetensors file, none of an HDF5
-  // file. The tensors' own bytes have their CRCs in the slices.
-  int64_t head_bytes = 0;
-  uint32_t head_crc = 0;
+  // CRC32C of what lies outside of the tensors' slices, in ascending order: all of a small file, the header
+  // of a safetensors file, HDF5's own structures. The slices have CRCs of their own, so that every byte has
+  // one.
+  uint32_t rest_crc = 0;
 };
 
 struct Manifest {
@@ -38,6 +38,7 @@ struct Manifest {
 
   const std::vector<StoredTensor>& of(Kind kind) const;
 };
+using StoredTensors = std::map<Manifest::Kind, std::vector<StoredTensor>>;
 
 /// "weight", "master", "first_moment", "second_moment": also the first part of the datasets' names in state/.
 std::string_view name_of(Manifest::Kind kind);
@@ -49,17 +50,18 @@ std::string to_text(const Manifest& manifest);
 /// Errors (ExitCode::input, naming `where`): not whole, a wrong CRC, something that contradicts itself or
 /// points out of the checkpoint.
 Manifest parse_manifest(std::string_view text, std::string_view where);
-/// Reads a checkpoint's manifest and checks that every file is there with its size, and the heads' CRCs.
+/// Reads a checkpoint's manifest and checks that every file is there with its size, and all bytes outside of
+/// slices.
 Manifest open_manifest(const std::filesystem::path& checkpoint);
 
 /// Tensors as JSON and back, also for sending a rank's share to the one that writes the manifest.
-Json to_json(const std::map<Manifest::Kind, std::vector<StoredTensor>>& tensors);
-std::map<Manifest::Kind, std::vector<StoredTensor>> tensors_from_json(const Json& json,
-                                                                      const std::string& where);
+Json to_json(const StoredTensors& tensors);
+StoredTensors tensors_from_json(const Json& json, const std::string& where);
 
-/// A file's entry: size and the CRC of its first `head_bytes`, or of all of it.
+/// A file's entry: size and the CRC of all that no slice of `tensors` holds; those in other files do not
+/// matter.
 ManifestFile describe_file(const std::filesystem::path& directory, const std::string& name,
-                           std::optional<int64_t> head_bytes = std::nullopt);
+                           const StoredTensors& tensors = {});
 
 /// Reads every byte that has a checksum; calls `fault` with a sentence for each that is wrong. Returns the
 /// bytes read.

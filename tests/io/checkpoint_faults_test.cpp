@@ -100,6 +100,13 @@ TEST(CheckpointFaults, ADamagedOneIsPassedOverForTheOneBefore) {
       {"no weights", [](const fs::path& p) { fs::remove(p / "model.safetensors"); }, true},
       {"short weights", [](const fs::path& p) { fs::resize_file(p / "model.safetensors", 5000); }, true},
       {"flipped header", [](const fs::path& p) { damage(p / "model.safetensors", 30); }, true},
+      {"flipped HDF5 header", [](const fs::path& p) { damage(p / "state/rank-00001.h5", 9); }, true},
+      {"flipped HDF5 structure",
+       [](const fs::path& p) {
+         damage(p / "state/rank-00001.h5",
+                open_manifest(p).of(Manifest::Kind::first_moment)[0].slices[0].offset - 1);
+       },
+       true},
       {"no state", [](const fs::path& p) { fs::remove(p / "state/rank-00001.h5"); }, true},
       {"flipped weight",
        [](const fs::path& p) {

@@ -14,7 +14,7 @@ Manifest small_manifest() {
   Manifest manifest;
   manifest.step = 12;
   manifest.run = {{"seed", 1}, {"note", "with \"crc32c\": \"00000000\" inside"}};
-  manifest.files = {{"model.safetensors", 1000, 200, 0x12345678}, {"state/rank-00000.h5", 500, 0, 0}};
+  manifest.files = {{"model.safetensors", 1000, 0x12345678}, {"state/rank-00000.h5", 500, 0}};
   const Shape shape{4, 6};
   const Slice left = whole_of(Box{{0, 0}, Shape{4, 2}}), right = whole_of(Box{{0, 2}, Shape{4, 4}});
   manifest.tensors[Manifest::Kind::weight] = {{"w",
@@ -60,22 +60,22 @@ TEST(Manifest, IsReadBackAsItWasWritten) {
   EXPECT_EQ(to_text(back), text);
   EXPECT_EQ(back.step, 12);
   EXPECT_EQ(back.run, manifest.run);
-  EXPECT_EQ(back.files[0].head_crc, 0x12345678u);
+  EXPECT_EQ(back.files[0].rest_crc, 0x12345678u);
   const StoredTensor& moment = back.of(Manifest::Kind::first_moment)[0];
   EXPECT_EQ(moment.slices[1].slice, (Slice{whole(Shape{4, 6}), {10, 14}}));
   EXPECT_EQ(moment.slices[1].crcs, std::vector<uint32_t>{0xffffffff});
   EXPECT_TRUE(back.of(Manifest::Kind::master).empty());
 }
 
-TEST(Manifest, EveryTruncationAndEveryFlippedByteIsFound) {
+TEST(Manifest, EveryTruncationAndEveryFlippedBitIsFound) {
   const std::string text = to_text(small_manifest());
   for (size_t size = 0; size < text.size(); ++size) {
     ASSERT_NE(failure_of(text.substr(0, size)), "it was accepted") << size;
   }
-  for (size_t at = 0; at < text.size(); ++at) {
+  for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
     std::string flipped = text;
-    flipped[at] = static_cast<char>(flipped[at] ^ 0x04);
-    ASSERT_NE(failure_of(flipped), "it was accepted") << at;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
+    ASSERT_NE(failure_of(flipped), "it was accepted") << bit;
   }
 }
 
@@ -88,7 +88,7 @@ TEST(Manifest, ForgedOnesThatPointOutOrContradictThemselvesAreRefused) {
     std::string reason;
   };
   const Case cases[] = {
-      {[](Json& j) { j["format"] = "ptrain checkpoint 2"; }, "its format is \"ptrain checkpoint 2\""},
+      {[](Json& j) { j["format"] = "ptrain checkpoint 1"; }, "its format is \"ptrain checkpoint 1\""},
       {[](Json& j) { j.erase("step"); }, "\"step\" is missing"},
       {[](Json& j) { j["step"] = -1; }, "no sensible number"},
       {[](Json& j) { j["files"] = 7; }, "\"files\" is missing or no array"},
@@ -97,8 +97,8 @@ TEST(Manifest, ForgedOnesThatPointOutOrContradictThemselvesAreRefused) {
       {[](Json& j) { j["files"][0]["name"] = "state/../x"; }, "does not lie in the checkpoint"},
       {[](Json& j) { j["files"][0]["name"] = ""; }, "does not lie in the checkpoint"},
       {[](Json& j) { j["files"][1]["name"] = "model.safetensors"; }, "is listed twice"},
-      {[](Json& j) { j["files"][0]["head_bytes"] = 1001; }, "a head of 1001 of 1000 bytes"},
-      {[](Json& j) { j["files"][0]["head_crc32c"] = "123"; }, "is not a CRC32C"},
+      {[](Json& j) { j["files"][0]["rest_crc32c"] = "123"; }, "is not a CRC32C"},
+      {[](Json& j) { j["files"][0]["rest_crc32c"] = "1234567A"; }, "is not a CRC32C"},
       {[](Json& j) { j["files"][0]["bytes"] = 240; }, "lies outside of model.safetensors"},
       {[](Json& j) { j["files"].erase(1); }, "lies outside of state/rank-00000.h5"},
       {[](Json& j) { j["tensors"]["third_moment"] = Json::object(); }, "unknown kind \"third_moment\""},
