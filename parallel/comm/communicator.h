@@ -125,6 +125,8 @@ class Communicator {
   virtual void barrier() = 0;
 
   /// Collectives that go on while the caller computes, whenever poll() or another call makes progress.
+  virtual Transfer start_all_reduce(Tensor inout, Reduce reduce = Reduce::sum,
+                                    SumOrder order = SumOrder::ranks) = 0;
   virtual Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order = SumOrder::ranks) = 0;
   virtual Transfer start_all_gather(Tensor part, Tensor whole) = 0;
 

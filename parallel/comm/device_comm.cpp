@@ -1,10 +1,7 @@
 #include "parallel/comm/device_comm.h"
 
-#include <chrono>
 #include <numeric>
 #include <utility>
-
-#include "kernels/base/buffer.h"
 
 namespace ptrain {
 namespace {
@@ -33,6 +30,7 @@ DeviceComm::DeviceComm(Communicator& host, std::unique_ptr<NcclComm> nccl,
       queues_(std::move(queues)),
       config_(config),
       name_(std::move(name)),
+      background_(queues_->device(), runtime::Priority::high),
       last_started_(queues_->device()) {
   check((nccl_ != nullptr) == (host_.size() > 1), "{} has {} ranks and {} NCCL", name_, host_.size(),
         nccl_ == nullptr ? "no" : "an");
@@ -71,12 +69,12 @@ Transfer DeviceComm::start(const Enqueue& enqueue) {
   const Event& event = queues_->event(number);
   // Hazard: the ops that make the tensors, or still read the place of the result, are on the compute stream.
   queues_->compute().record(event);
-  queues_->background().wait(event);
-  enqueue(queues_->background().native());
+  background_.wait(event);
+  enqueue(background_.native());
   // Closes the other direction: wait() lets compute go on behind this mark; and a blocking collective of this
   // communicator comes behind last_started_.
-  queues_->background().record(event);
-  queues_->background().record(last_started_);
+  background_.record(event);
+  background_.record(last_started_);
   has_started_ = true;
   return Transfer(this, number);
 }
@@ -96,13 +94,23 @@ void DeviceComm::copy_own(const void* from, void* to, int64_t bytes, runtime::Na
   if (from != to && bytes > 0) runtime::copy_async(to, from, bytes, stream);
 }
 
-void DeviceComm::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
-  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce, order);
-  check_order(inout, reduce, order);
+void DeviceComm::enqueue_all_reduce(Tensor inout, Reduce reduce, runtime::NativeStream stream) {
   const int64_t ranks = size();
   count(CommKind::all_reduce, 2 * (ranks - 1), 2 * (inout.bytes() * (ranks - 1) / ranks));
   if (nccl_ == nullptr || inout.numel() == 0) return;
-  nccl_->all_reduce(inout.data, inout.data, inout.numel(), inout.dtype, reduce, compute_in_order());
+  nccl_->all_reduce(inout.data, inout.data, inout.numel(), inout.dtype, reduce, stream);
+}
+
+void DeviceComm::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  if (!is_on_device({&inout})) return host_.all_reduce(inout, reduce, order);
+  check_order(inout, reduce, order);
+  enqueue_all_reduce(inout, reduce, compute_in_order());
+}
+
+Transfer DeviceComm::start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  if (!is_on_device({&inout})) return host_.start_all_reduce(inout, reduce, order);
+  check_order(inout, reduce, order);
+  return start([&](runtime::NativeStream stream) { enqueue_all_reduce(inout, reduce, stream); });
 }
 
 void DeviceComm::enqueue_all_gather(Tensor part, Tensor whole, runtime::NativeStream stream) {
@@ -306,49 +314,6 @@ void DeviceComm::abandon(int64_t) noexcept {
 void DeviceComm::poll() {
   host_.poll();
   queues_->check_members();
-}
-
-void DeviceComm::try_out(double deadline_s) {
-  if (nccl_ == nullptr) return;
-  // 1. A number for the sum, then one for each lane: that of the rank that sends it.
-  const auto numbers = static_cast<int64_t>(lanes_.size()) + 1;
-  const Buffer host = Buffer::staging(numbers * size_bytes(DType::f32), queues_->device());
-  const Buffer device(host.bytes(), queues_->device());
-  const Tensor shown(host.data(), {numbers}, DType::f32);
-  const Tensor tried(device.data(), {numbers}, DType::f32, queues_->device());
-  float* values = shown.as<float>();
-  values[0] = static_cast<float>(rank() + 1);
-  for (size_t i = 0; i < lanes_.size(); ++i)
-    values[i + 1] = static_cast<float>(lanes_[i].from == rank() ? rank() : -1);
-  // 2. Out and back.
-  const Stream& compute = queues_->compute();
-  const Event back(queues_->device());
-  transfer(shown, tried, compute);
-  nccl_->all_reduce(tried.data, tried.data, 1, DType::f32, Reduce::sum, compute.native());
-  std::vector<Transfer> transfers;
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    const Tensor number(tried.at(static_cast<int64_t>(i) + 1), {1}, DType::f32, tried.device);
-    transfers.push_back(enqueue_message(number, lanes_[i]));
-  }
-  for (Transfer& transfer : transfers) transfer.wait();
-  transfer(tried, shown, compute);
-  compute.record(back);  // behind it the host may read `shown`
-  const auto begin = std::chrono::steady_clock::now();
-  while (!back.is_done()) {
-    queues_->check_members();
-    check(std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(deadline_s),
-          ExitCode::resources,
-          "NCCL is connected, but a first small operation over {} is not back on rank {} after {:.0f} s",
-          name_, rank(), deadline_s);
-  }
-  // 3. Right?
-  const auto sum = static_cast<float>(size() * (size() + 1) / 2);
-  check(values[0] == sum, ExitCode::resources, "NCCL over {}: a sum over {} ranks is {} and not {}", name_,
-        size(), values[0], sum);
-  for (size_t i = 0; i < lanes_.size(); ++i)
-    check(values[i + 1] == static_cast<float>(lanes_[i].from), ExitCode::resources,
-          "NCCL over {}: the first message from rank {} to {} holds {}", name_, lanes_[i].from, lanes_[i].to,
-          values[i + 1]);
 }
 
 // --- Groups, memory, counts --------------------------------------------------------------------------------

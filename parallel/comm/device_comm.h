@@ -2,10 +2,10 @@
 // tensors go to a host communicator underneath. Not for builds without NCCL: see staged_comm.h.
 //
 // Blocking collectives run on the compute stream, between the ops before and behind them. Started ones run on
-// a stream of their own after what compute had enqueued; Transfer::wait() makes the compute stream wait for
-// them, not the host. So a tensor may be used by ops that are enqueued after wait(), and by the host only
-// after it has synchronised with the compute stream. is_done() waits in the same way and is always true: what
-// is enqueued afterwards comes after the transfer.
+// a stream of their communicator after what compute had enqueued; Transfer::wait() makes the compute stream
+// wait for them, not the host. So a tensor may be used by ops that are enqueued after wait(), and by the host
+// only after it has synchronised with the compute stream. is_done() waits in the same way and is always true:
+// what is enqueued afterwards comes after the transfer.
 //
 // Messages of a lane from one rank to another have a communicator and a stream of their own, so that no
 // message waits for another lane, direction or peer: NCCL knows no tags, and in-order blocking sends
@@ -58,6 +58,7 @@ class DeviceComm final : public Communicator {
                          std::span<const int64_t> receive_counts) override;
   /// Of the hosts: says nothing of what is enqueued on devices.
   void barrier() override { host_.barrier(); }
+  Transfer start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
 
@@ -91,6 +92,7 @@ class DeviceComm final : public Communicator {
   const EdgeLane& lane_of(int from, int to, Lane lane) const;
   Transfer enqueue_message(Tensor tensor, const EdgeLane& lane);
   void copy_own(const void* from, void* to, int64_t bytes, runtime::NativeStream stream);
+  void enqueue_all_reduce(Tensor inout, Reduce reduce, runtime::NativeStream stream);
   void enqueue_all_gather(Tensor part, Tensor whole, runtime::NativeStream stream);
   void enqueue_reduce_scatter(Tensor whole, Tensor part, runtime::NativeStream stream);
   void check_order(const Tensor& tensor, Reduce reduce, SumOrder order) const;
@@ -106,7 +108,10 @@ class DeviceComm final : public Communicator {
   std::shared_ptr<DeviceQueues> queues_;
   NcclConfig config_;
   std::string name_;
-  Event last_started_;  // the end of the last collective on the background stream
+  /// Started collectives, before compute where both could run. Of each communicator its own: what a layer
+  /// waits for must not queue behind a bucket of gradients on its way to another node.
+  Stream background_;
+  Event last_started_;  // the end of the last collective there
   bool has_started_ = false;
   std::vector<EdgeLane> lanes_;
   Traffic own_;

@@ -3,7 +3,7 @@
 namespace ptrain {
 
 DeviceQueues::DeviceQueues(Device device, const Stream& compute, int events)
-    : device_(device), compute_(&compute), background_(device, runtime::Priority::high) {
+    : device_(device), compute_(&compute) {
   for (int i = 0; i < events; ++i) {
     events_.emplace_back(device);
     free_.push_back(i);

@@ -1,5 +1,5 @@
-// What the communicators of a rank's device share: the compute stream, the stream of what is started beside
-// it, and a pool of events between them. Not for communication itself: see device_comm.h.
+// What the communicators of a rank's device share: the compute stream and a pool of events between it and
+// theirs. Not for communication itself: see device_comm.h.
 #pragma once
 
 #include <string>
@@ -17,8 +17,6 @@ class DeviceQueues {
 
   Device device() const { return device_; }
   const Stream& compute() const { return *compute_; }
-  /// Started collectives, before compute where both could run: buckets should be on their way early.
-  const Stream& background() const { return background_; }
 
   /// An event until it is given back. One is made where all are taken, which event_growths() counts.
   int take_event();
@@ -41,7 +39,6 @@ class DeviceQueues {
 
   Device device_;
   const Stream* compute_;
-  Stream background_;
   std::vector<Event> events_;
   std::vector<int> free_;
   int64_t event_growths_ = 0;

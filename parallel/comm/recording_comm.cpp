@@ -53,6 +53,12 @@ void RecordingCommunicator::barrier() {
   inner_->barrier();
 }
 
+Transfer RecordingCommunicator::start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  calls_.push_back(
+      {.kind = CommKind::all_reduce, .count = inout.numel(), .dtype = inout.dtype, .order = order});
+  return inner_->start_all_reduce(inout, reduce, order);
+}
+
 Transfer RecordingCommunicator::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
   calls_.push_back(
       {.kind = CommKind::reduce_scatter, .count = whole.numel(), .dtype = whole.dtype, .order = order});

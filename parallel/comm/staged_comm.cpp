@@ -181,6 +181,12 @@ void StagedComm::all_to_all_varied(Tensor send, std::span<const int64_t> send_co
   }
 }
 
+Transfer StagedComm::start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  if (!is_on_device({&inout})) return host_.start_all_reduce(inout, reduce, order);
+  all_reduce(inout, reduce, order);
+  return {};
+}
+
 Transfer StagedComm::start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) {
   if (!is_on_device({&whole, &part})) return host_.start_reduce_scatter(whole, part, order);
   reduce_scatter(whole, part, order);

@@ -47,6 +47,7 @@ class StagedComm final : public Communicator {
   void all_to_all_varied(Tensor send, std::span<const int64_t> send_counts, Tensor receive,
                          std::span<const int64_t> receive_counts) override;
   void barrier() override { host_.barrier(); }
+  Transfer start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
 

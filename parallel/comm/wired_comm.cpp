@@ -68,12 +68,12 @@ WiredCommunicator::~WiredCommunicator() {
 
 // --- Collectives -------------------------------------------------------------------------------------------
 
-void WiredCommunicator::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+void WiredCommunicator::prepare_all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
   check_tensor(inout, "inout");
   check(can_reduce(inout.dtype, reduce), "no such reduction over ranks for {}", name_of(inout.dtype));
   Collective& collective = prepare(CommKind::all_reduce);
   collective.set_reduction(inout.dtype, reduce, order);
-  if (size() == 1) return run_prepared();
+  if (size() == 1) return;
   Round& first = collective.round(0);
   Round& second = collective.round(1);
   const bool is_small = inout.bytes() <= small_all_reduce_bytes;
@@ -89,7 +89,16 @@ void WiredCommunicator::all_reduce(Tensor inout, Reduce reduce, SumOrder order) 
     second.send[p] = first.own;
     second.receive[p] = first.send[p];
   }
+}
+
+void WiredCommunicator::all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  prepare_all_reduce(inout, reduce, order);
   run_prepared();
+}
+
+Transfer WiredCommunicator::start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) {
+  prepare_all_reduce(inout, reduce, order);
+  return Transfer(this, enqueue());
 }
 
 void WiredCommunicator::prepare_all_gather(Tensor part, Tensor whole, std::span<const int64_t> counts) {

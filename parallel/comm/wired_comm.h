@@ -31,6 +31,7 @@ class WiredCommunicator final : public Communicator {
   void all_to_all_varied(Tensor send, std::span<const int64_t> send_counts, Tensor receive,
                          std::span<const int64_t> receive_counts) override;
   void barrier() override;
+  Transfer start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) override;
   Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override;
   Transfer start_all_gather(Tensor part, Tensor whole) override;
 
@@ -60,6 +61,7 @@ class WiredCommunicator final : public Communicator {
   Collective& prepare(CommKind kind);  // an empty one, to be filled in and handed to enqueue()
   int64_t enqueue();                   // returns its transfer's id
   void run_prepared() { finish(enqueue()); }
+  void prepare_all_reduce(Tensor inout, Reduce reduce, SumOrder order);
   void prepare_all_gather(Tensor part, Tensor whole, std::span<const int64_t> counts);
   void prepare_reduce_scatter(Tensor whole, Tensor part, SumOrder order);
 

@@ -71,7 +71,8 @@ int communication_streams(const Plan& plan) {
     ++ends[at(edge.from)];
     ++ends[at(edge.to)];
   }
-  return 2 + *std::ranges::max_element(ends);
+  const int started = plan.mesh.tensor > 1 ? 2 : 1;
+  return 1 + started + *std::ranges::max_element(ends);
 }
 
 void check_launch_order(const Plan& plan) {

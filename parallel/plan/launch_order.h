@@ -23,8 +23,9 @@ struct TransferEdge {
 /// All that the plan sends along, each once, in the order of (lane, from, to).
 std::vector<TransferEdge> transfer_edges(const Plan& plan);
 
-/// Streams of a rank that may have work at the same time: of the ops, of started collectives, and one for
-/// each lane that ends here; the most of any rank. Example, a stage between two others: 2 + 4.
+/// Streams of a rank that may have work at the same time: of the ops, of collectives that a data and a tensor
+/// group start, and one for each lane that ends here; the most of any rank. Example, a stage between two
+/// others, without a tensor group: 2 + 4.
 int communication_streams(const Plan& plan);
 
 /// A wait is no communication: compute stops there until a started launch is done.

@@ -32,6 +32,9 @@ class ForwardingCommunicator : public Communicator {
     inner_->all_to_all_varied(send, send_counts, receive, receive_counts);
   }
   void barrier() override { inner_->barrier(); }
+  Transfer start_all_reduce(Tensor inout, Reduce reduce, SumOrder order) override {
+    return inner_->start_all_reduce(inout, reduce, order);
+  }
   Transfer start_reduce_scatter(Tensor whole, Tensor part, SumOrder order) override {
     return inner_->start_reduce_scatter(whole, part, order);
   }

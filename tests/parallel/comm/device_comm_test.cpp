@@ -49,6 +49,9 @@ void expect_reductions(DeviceRank& at) {
   at.put(mine, whole.view);
   data.all_reduce(whole.view);
   EXPECT_EQ(at.get<T>(whole.view), sum);
+  at.put(mine, whole.view);
+  data.start_all_reduce(whole.view).wait();
+  EXPECT_EQ(at.get<T>(whole.view), sum);
   // 2. Largest and smallest.
   at.put(std::vector<T>{static_cast<T>(data.rank() + 3)},
          Tensor(part.view.data, {1}, dtype_of<T>, at.device));
@@ -114,6 +117,7 @@ TEST(DeviceComm, SumsAsATreeGoThroughTheHostAndOverNcclOfTwo) {
         };
         for (const std::string& text :
              {refusal([&] { data.all_reduce(whole.view, Reduce::sum, SumOrder::tree); }),
+              refusal([&] { data.start_all_reduce(whole.view, Reduce::sum, SumOrder::tree).wait(); }),
               refusal([&] { data.reduce_scatter(whole.view, mine.view, SumOrder::tree); }),
               refusal([&] { data.start_reduce_scatter(whole.view, mine.view, SumOrder::tree).wait(); })}) {
           EXPECT_NE(text.find("a tree over the 5 ranks"), std::string::npos) << text;

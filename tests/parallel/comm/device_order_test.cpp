@@ -139,6 +139,31 @@ TEST(DeviceOrder, ABlockingCollectiveDoesNotOvertakeAStartedOne) {
   }
 }
 
+TEST(DeviceOrder, AStartedSumDoesNotQueueBehindOneOfAnotherGroup) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    run_device_ranks({.mesh = {.data = 2, .tensor = 2}, .seed = seed}, [](DeviceRank& at) {
+      const OwnedTensor gradients = at.zeros<float>(8), shard = at.zeros<float>(4), rows = at.zeros<float>(3);
+      at.put(std::vector<float>(8, 1), gradients.view);
+      at.put(std::vector<float>(3, 2), rows.view);
+      // Half of the ranks are late with their gradients: only once the other half has its rows they come.
+      const bool is_late = at.comms.data->rank() == 1;
+      const auto start_gradients = [&] {
+        return at.comms.data->start_reduce_scatter(gradients.view, shard.view);
+      };
+      int32_t go = 0;
+      const Tensor message(&go, {1}, DType::i32);
+      Transfer sum = is_late ? Transfer{} : start_gradients();
+      at.comms.tensor->start_all_reduce(rows.view).wait();
+      EXPECT_EQ(at.get<float>(rows.view), std::vector<float>(3, 4));
+      if (!is_late) at.host.isend(message, at.host.rank() + 2, Lane::control).wait();
+      if (is_late) at.host.irecv(message, at.host.rank() - 2, Lane::control).wait();
+      if (is_late) sum = start_gradients();
+      sum.wait();
+      EXPECT_EQ(at.get<float>(shard.view), std::vector<float>(4, 2));
+    });
+  }
+}
+
 // --- What does not fit -------------------------------------------------------------------------------------
 
 void expect_failure(const DeviceTest& test, const std::function<void(DeviceRank&)>& body, ExitCode code,

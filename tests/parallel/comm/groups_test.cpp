@@ -121,6 +121,8 @@ TEST(RecordingCommunicator, WritesDownEveryCallAndPassesItOn) {
       std::vector<float> whole(static_cast<size_t>(3 * ranks), 2.0F);
       recorder.all_reduce(tensor_of(one), Reduce::sum, SumOrder::ranks);
       EXPECT_EQ(one[0], ranks);
+      recorder.start_all_reduce(tensor_of(part), Reduce::max, SumOrder::tree).wait();
+      EXPECT_EQ(part[0], 1.0F);
       recorder.start_reduce_scatter(tensor_of(whole), tensor_of(part), SumOrder::ranks).wait();
       EXPECT_EQ(part[0], 2.0F * static_cast<float>(ranks));
       recorder.start_all_gather(tensor_of(part), tensor_of(whole)).wait();
@@ -136,6 +138,7 @@ TEST(RecordingCommunicator, WritesDownEveryCallAndPassesItOn) {
       for (const Call& call : recorder.calls()) lines.push_back(to_string(call));
       const std::vector<std::string> expected = {
           "all_reduce 1 f64",
+          "all_reduce 3 f32 as a tree",
           fmt::format("reduce_scatter {} f32", 3 * ranks),
           fmt::format("all_gather {} f32", 3 * ranks),
           fmt::format("broadcast 3 f32 root {}", ranks - 1),

@@ -136,14 +136,17 @@ TEST(Transfers, StartedCollectivesRunInTheOrderOfTheCalls) {
       std::vector<double> mine(static_cast<size_t>(part));
       std::vector<double> gathered(whole.size());
       std::vector<double> one = {1.0};
-      // The second gathers what the first brings; the third is a blocking one behind both.
+      // The second gathers what the first brings, the third adds that up again; the last is a blocking one.
       Transfer reduction = comm.start_reduce_scatter(tensor_of(whole), tensor_of(mine));
       Transfer gather = comm.start_all_gather(tensor_of(mine), tensor_of(gathered));
+      Transfer sum = comm.start_all_reduce(tensor_of(gathered));
       comm.all_reduce(tensor_of(one));
       EXPECT_TRUE(reduction.is_done());
       EXPECT_TRUE(gather.is_done());
+      EXPECT_TRUE(sum.is_done());
       EXPECT_EQ(one[0], ranks);
-      EXPECT_TRUE(same_bits(gathered, expected));
+      for (size_t i = 0; i < expected.size(); ++i)
+        ASSERT_NEAR(gathered[i], ranks * expected[i], 1e-14 * ranks * std::abs(expected[i]));
     });
   }
 }

@@ -116,6 +116,7 @@ TEST(LaunchOrder, TheEdgesOfAPipelineAreItsNeighboursAndTheTiedEnds) {
   EXPECT_EQ(communication_streams(plan_of({.pipeline = 3})), 2 + 4);  // at every one of the three
   EXPECT_EQ(communication_streams(plan_of({.pipeline = 2})), 2 + 4);  // two lanes and the tied one both ways
   EXPECT_EQ(communication_streams(plan_of({.data = 3})), 2);
+  EXPECT_EQ(communication_streams(plan_of({.tensor = 2, .data = 3})), 3);
 }
 
 TEST(LaunchOrder, TheFirstAndLastOfAnAxisStandForThoseBetween) {
