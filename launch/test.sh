@@ -27,6 +27,7 @@ golden 240 1
 equivalence 360 1
 resume 120 1
 launch 180 1
+faults 300 1
 house 60 1
 "
 

@@ -1,0 +1,142 @@
+#include "tests/faults/chain.h"
+
+#include <map>
+
+#include "src/io/hf_dir.h"
+
+namespace ptrain::faults {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// All tensors by name: grids share them out to files in ways of their own.
+std::string weights_of(const fs::path& model) {
+  const HfDir directory = HfDir::open(model);
+  std::map<std::string, std::string> bytes_of;
+  for (const StoredTensor& tensor : directory.tensors()) {
+    const OwnedTensor whole_tensor(tensor.shape, tensor.dtype);
+    directory.read_box(tensor.name, whole(tensor.shape), whole_tensor.view);
+    bytes_of[tensor.name].assign(static_cast<const char*>(whole_tensor.view.data),
+                                 static_cast<size_t>(whole_tensor.view.bytes()));
+  }
+  std::string all;
+  for (const auto& [name, bytes] : bytes_of) all += name + bytes;
+  return all;
+}
+
+/// N of "goes on after step N from".
+std::optional<int64_t> resumed_step(const std::string& err) {
+  const std::string_view words = "goes on after step ";
+  const size_t at = err.find(words);
+  if (at == std::string::npos) return std::nullopt;
+  return std::stoll(err.substr(at + words.size()));
+}
+
+}  // namespace
+
+std::vector<std::string> Unbroken::words(const TinyRun& run, size_t start) const {
+  std::vector<std::string> all = {run.config(),
+                                  "--batch.global",
+                                  "8",
+                                  "--data.shuffle",
+                                  "true",
+                                  "--train.steps",
+                                  std::to_string(setup_.steps),
+                                  "--checkpoint.every",
+                                  std::to_string(setup_.every)};
+  all = joined(all, setup_.words);
+  return setup_.turns.empty() ? all : joined(all, setup_.turns[start % setup_.turns.size()]);
+}
+
+Unbroken::Unbroken(Setup setup) : setup_(std::move(setup)) {
+  const TinyRun run;
+  Job job(setup_.ranks, words(run, 0));
+  const ProgramResult result = job.wait();
+  check(result.code == 0, "{}: the unbroken run ended with {}: {}", setup_.name, result.code, result.err);
+  rows_ = rows_of(run.output());
+  check(static_cast<int64_t>(rows_.size()) == setup_.steps, "{}: the unbroken run has {} rows", setup_.name,
+        rows_.size());
+  weights_ = weights_of(run.output() / "model");
+  first_step_s_ = rows_.front().time - job.start_time();
+  training_s_ = rows_.back().time - rows_.front().time;
+}
+
+Chain::Chain(const Unbroken& unbroken, Tally& tally) : unbroken_(unbroken), tally_(tally) {}
+
+ProgramResult Chain::start(const std::function<bool(Job&)>& inject, const std::vector<std::string>& variables,
+                           Job::Linger linger) {
+  before_ = take_inventory(checkpoints());
+  const std::vector<Row> rows = rows_of(run_.output());
+  last_step_ = rows.empty() ? 0 : rows.back().step;
+  Job job(unbroken_.setup().ranks, unbroken_.words(run_, starts_++), variables, linger);
+  const bool is_injected = inject && inject(job);
+  const ProgramResult result = job.wait();
+  judge_resume(result, job.start_time());
+  if (is_injected) {
+    ++tally_.injected;
+    ++pending_;
+  }
+  if (result.code == 0) {
+    is_through_ = true;
+    judge_end();
+  } else {
+    tally_.expect(is_injected, fmt::format("a start ended with {}: {}", result.code, result.err));
+  }
+  return result;
+}
+
+void Chain::judge_resume(const ProgramResult& result, double start_time) {
+  const std::string& name = unbroken_.setup().name;
+  for (const std::string& damage : before_.damaged)
+    tally_.expect(false, fmt::format("{}: a checkpoint in sight is not whole: {}", name, damage));
+  const std::vector<Row> rows = rows_of(run_.output());
+  const std::optional<int64_t> resumed = resumed_step(result.err);
+  const bool has_trained = !rows.empty() && rows.back().time > start_time;
+  if (!resumed && !has_trained) return;  // it was over before it could say
+  resumed_from_ = resumed.value_or(0);
+  if (resumed_from_ != before_.newest.value_or(0)) {
+    ++tally_.bad_accepted;
+    tally_.expect(false, fmt::format("{}: went on after step {}, the newest whole checkpoint was of step {}",
+                                     name, resumed_from_, before_.newest.value_or(0)));
+  }
+  if (pending_ > 0) {
+    // At most one interval before what was done, or before the save that the fault interrupted.
+    const int64_t reached = std::min(last_step_, before_.in_the_making.value_or(last_step_));
+    tally_.expect(
+        reached - resumed_from_ <= unbroken_.setup().every,
+        fmt::format("{}: went on after step {}, although {} steps were done and the save of step {} was "
+                    "under way: more than an interval is lost",
+                    name, resumed_from_, last_step_, before_.in_the_making.value_or(0)));
+    tally_.lost_steps.push_back(last_step_ - resumed_from_);
+  }
+  tally_.recovered += std::exchange(pending_, 0);
+  for (const Row& row : rows) {
+    if (row.time <= start_time) continue;
+    tally_.expect(row.step == resumed_from_ + 1,
+                  fmt::format("{}: the first step after {} is {}", name, resumed_from_, row.step));
+    if (starts_ > 1) tally_.recovery_s.push_back(row.time - start_time);
+    break;
+  }
+}
+
+void Chain::judge_end() {
+  const std::string& name = unbroken_.setup().name;
+  const std::vector<Row> rows = rows_of(run_.output());
+  const std::vector<Row>& wanted = unbroken_.rows();
+  tally_.expect(rows.size() == wanted.size(),
+                fmt::format("{}: {} rows, unbroken {}", name, rows.size(), wanted.size()));
+  for (size_t i = 0; i < std::min(rows.size(), wanted.size()); ++i) {
+    if (rows[i].numbers == wanted[i].numbers) continue;
+    tally_.expect(false, fmt::format("{}: a row is not the unbroken run's: {} instead of {}", name,
+                                     rows[i].numbers, wanted[i].numbers));
+    return;
+  }
+  tally_.expect(weights_of(run_.output() / "model") == unbroken_.weights(),
+                name + ": the model is not that of the unbroken run");
+  for (const auto& entry : fs::directory_iterator(checkpoints())) {
+    tally_.expect(entry.path().filename().string().starts_with("step-"),
+                  fmt::format("{}: {} is left behind", name, entry.path().filename().string()));
+  }
+}
+
+}  // namespace ptrain::faults

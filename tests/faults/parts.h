@@ -1,0 +1,17 @@
+// The parts of the fault suite. Tests run them in a short form, benchmarks/faults in full; each injects its
+// faults, judges what came of them and returns the count.
+#pragma once
+
+#include "tests/faults/tally.h"
+
+namespace ptrain::faults {
+
+/// kill -9 of a random rank at a random time, several grids in turns: the same command goes on from a whole
+/// checkpoint with at most one interval lost, to the bits of the run that nothing happened to.
+Tally kill_at_random_times(int kills);
+
+/// Every file of a checkpoint cut at 20 places, bits flipped, bursts of wrong bytes: all are refused, the
+/// file is named, and the checkpoint before is taken.
+Tally damaged_files(int flips, int bursts);
+
+}  // namespace ptrain::faults
