@@ -132,7 +132,7 @@ void check_inside(const Slice& slice, const Shape& shape, std::string_view name)
   check(is_inside, "{}: {} does not lie inside {}", name, to_string(slice), to_string(shape));
 }
 
-std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices) {
+std::string overlap_fault(const std::vector<Slice>& slices) {
   // Slices of one box are judged by their ranges alone, boxes by pairs: there are few boxes and many slices.
   const auto key = [](const Slice& slice) {
     std::array<int64_t, 2 * Shape::max_dims> words{};
@@ -143,9 +143,7 @@ std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices) {
     return words;
   };
   std::map<std::array<int64_t, 2 * Shape::max_dims>, std::vector<const Slice*>> slices_of;
-  int64_t covered = 0;
   for (const Slice& slice : slices) {
-    covered += slice.numel();
     if (slice.numel() > 0) slices_of[key(slice)].push_back(&slice);
   }
   const auto overlapping = [](const Slice& a, const Slice& b) {
@@ -167,6 +165,13 @@ std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices) {
       }
     }
   }
+  return "";
+}
+
+std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices) {
+  if (std::string fault = overlap_fault(slices); !fault.empty()) return fault;
+  int64_t covered = 0;
+  for (const Slice& slice : slices) covered += slice.numel();
   if (covered == shape.numel()) return "";
   return fmt::format("{} of {} elements are covered", covered, shape.numel());
 }

@@ -72,6 +72,8 @@ void copy_common(const Slice& from, const void* source, DType source_dtype, cons
 /// Errors (ExitCode::defect, naming `name`) unless the slice lies inside the tensor.
 void check_inside(const Slice& slice, const Shape& shape, std::string_view name);
 
+/// Empty where no two slices of one tensor share an element; else which do, for a message.
+std::string overlap_fault(const std::vector<Slice>& slices);
 /// Empty where the slices cover each element of the tensor exactly once; else what is wrong, for a message.
 std::string tiling_fault(const Shape& shape, const std::vector<Slice>& slices);
 

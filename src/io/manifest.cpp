@@ -185,6 +185,19 @@ ManifestFile describe(const fs::path& directory, const std::string& name, const 
   return result;
 }
 
+constexpr int max_parts = 1 << 20;
+
+ManifestPart part_from(const Json& json, const std::string& where) {
+  const auto it = json.find("part");
+  if (it == json.end()) return {};
+  check(it->is_object(), ExitCode::input, "{}: \"part\" is {}, expected an object", where, kind_of(*it));
+  const int64_t index = count_of(required<Json>(*it, "index", where), "index", where);
+  const int64_t of = count_of(required<Json>(*it, "of", where), "of", where);
+  check(index < of && of <= max_parts, ExitCode::input, "{}: it is part {} of {} parts", where, index, of);
+  return {static_cast<int>(index), static_cast<int>(of), required<std::string>(*it, "save", where),
+          required<std::string>(*it, "host", where)};
+}
+
 /// Errors unless every slice lies inside a file of the manifest.
 void check_places(const Manifest& manifest, const std::string& where) {
   std::map<std::string_view, int64_t> bytes_of;
@@ -203,7 +216,9 @@ void check_places(const Manifest& manifest, const std::string& where) {
               "{}: {} {} lies outside of {}", where, tensor.name, to_string(stored.slice), stored.file);
         slices.push_back(stored.slice);
       }
-      const std::string fault = tiling_fault(tensor.shape, slices);
+      const bool may_lie_elsewhere = manifest.part.of > 1 && kind != Kind::weight;
+      const std::string fault =
+          may_lie_elsewhere ? overlap_fault(slices) : tiling_fault(tensor.shape, slices);
       check(fault.empty(), ExitCode::input, "{}: {} of {}: {}", where, name_of(kind), tensor.name, fault);
     }
   }
@@ -271,11 +286,14 @@ std::string to_text(const Manifest& manifest) {
   for (const ManifestFile& file : manifest.files) {
     files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"rest_crc32c", hex(file.rest_crc)}});
   }
-  const Json json = {{"format", format_name},
-                     {"step", manifest.step},
-                     {"run", manifest.run},
-                     {"files", std::move(files)},
-                     {"tensors", to_json(manifest.tensors)}};
+  Json json = {{"format", format_name}, {"step", manifest.step}};
+  const ManifestPart& part = manifest.part;
+  if (part != ManifestPart()) {
+    json["part"] = {{"index", part.index}, {"of", part.of}, {"save", part.save}, {"host", part.host}};
+  }
+  json["run"] = manifest.run;
+  json["files"] = std::move(files);
+  json["tensors"] = to_json(manifest.tensors);
   std::string text = json.dump(0);
   check(text.ends_with("\n}"), "the manifest's text has another form than expected");
   text.resize(text.size() - 2);
@@ -305,6 +323,7 @@ Manifest parse_manifest(std::string_view text, std::string_view where_text) {
         Json(format).dump(), format_name);
   Manifest manifest;
   manifest.step = count_of(required<Json>(json, "step", where), "step", where);
+  manifest.part = part_from(json, where);
   manifest.run = required<Json>(json, "run", where);
   for (const Json& member : array_of(json, "files", where)) {
     ManifestFile file;

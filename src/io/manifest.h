@@ -26,12 +26,24 @@ struct ManifestFile {
   uint32_t rest_crc = 0;
 };
 
+/// Which part of a checkpoint a directory holds: where nodes have disks of their own, each writes one.
+struct ManifestPart {
+  int index = 0;
+  int of = 1;
+  std::string save;  // the same in all parts that one save wrote, another in every other save
+  std::string host;  // that wrote it, for messages
+
+  bool operator==(const ManifestPart&) const = default;
+};
+
 struct Manifest {
   /// What the tensors are: the model's weights as the safetensors files hold them, and the optimizer's state.
   /// `master`: weights in f32 where the files' dtype is narrower.
   enum class Kind { weight, master, first_moment, second_moment };
 
   int64_t step = 0;
+  /// Of a part, each weight lies whole in one, and the optimizer's state of a tensor may lie in several.
+  ManifestPart part;
   Json run = Json::object();  // the trainer's own: position in the data, configuration, versions
   std::vector<ManifestFile> files;
   std::map<Kind, std::vector<StoredTensor>> tensors;

@@ -67,6 +67,19 @@ TEST(Manifest, IsReadBackAsItWasWritten) {
   EXPECT_TRUE(back.of(Manifest::Kind::master).empty());
 }
 
+TEST(Manifest, APartSaysWhichAndNeedNotHoldAllOfTheState) {
+  Manifest manifest = small_manifest();
+  EXPECT_EQ(to_text(manifest).find("\"part\""), std::string::npos);
+  manifest.part = {.index = 1, .of = 3, .save = "s", .host = "host-b"};
+  manifest.tensors[Manifest::Kind::first_moment][0].slices.pop_back();
+  EXPECT_EQ(parse_manifest(to_text(manifest), "MANIFEST.json").part, manifest.part);
+  manifest.part = {};
+  EXPECT_NE(failure_of(to_text(manifest)).find("10 of 24 elements"), std::string::npos);
+  manifest.part = {.index = 1, .of = 3, .save = "s", .host = "host-b"};
+  manifest.tensors[Manifest::Kind::weight][0].slices.pop_back();
+  EXPECT_NE(failure_of(to_text(manifest)).find("8 of 24 elements"), std::string::npos);
+}
+
 TEST(Manifest, EveryTruncationAndEveryFlippedBitIsFound) {
   const std::string text = to_text(small_manifest());
   for (size_t size = 0; size < text.size(); ++size) {
@@ -91,6 +104,15 @@ TEST(Manifest, ForgedOnesThatPointOutOrContradictThemselvesAreRefused) {
       {[](Json& j) { j["format"] = "ptrain checkpoint 1"; }, "its format is \"ptrain checkpoint 1\""},
       {[](Json& j) { j.erase("step"); }, "\"step\" is missing"},
       {[](Json& j) { j["step"] = -1; }, "no sensible number"},
+      {[](Json& j) { j["part"] = 1; }, "\"part\" is"},
+      {[](Json& j) {
+         j["part"] = {{"index", 2}, {"of", 2}, {"save", ""}, {"host", ""}};
+       },
+       "it is part 2 of 2 parts"},
+      {[](Json& j) {
+         j["part"] = {{"index", 0}, {"of", 2}};
+       },
+       "\"save\" is missing"},
       {[](Json& j) { j["files"] = 7; }, "\"files\" is missing or no array"},
       {[](Json& j) { j["files"][0]["name"] = "../model.safetensors"; }, "does not lie in the checkpoint"},
       {[](Json& j) { j["files"][0]["name"] = "/etc/passwd"; }, "does not lie in the checkpoint"},
