@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "kernels/base/error.h"
@@ -10,7 +11,7 @@
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
 #include "src/io/hdf5.h"
-#include "src/io/load.h"
+#include "src/io/hf_dir.h"
 
 namespace ptrain {
 namespace {
@@ -27,22 +28,6 @@ void remove_tree(const fs::path& path) {
   std::error_code error;
   fs::remove_all(path, error);
   if (error) log::warn("{}: cannot be removed: {}", path.string(), error.message());
-}
-
-/// Steps of the directories named step-N, newest first.
-std::vector<std::pair<int64_t, fs::path>> list_steps(const fs::path& root) {
-  std::vector<std::pair<int64_t, fs::path>> steps;
-  std::error_code error;
-  for (fs::directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    int64_t step = 0;
-    if (!name.starts_with(name_prefix)) continue;
-    const auto [rest, bad] =
-        std::from_chars(name.data() + name_prefix.size(), name.data() + name.size(), step);
-    if (bad == std::errc() && rest == name.data() + name.size()) steps.emplace_back(step, it->path());
-  }
-  std::sort(steps.rbegin(), steps.rend());
-  return steps;
 }
 
 /// Takes a directory out of sight in one step, then deletes it.
@@ -171,32 +156,25 @@ void commit(const fs::path& making, const fs::path& final, const fs::path& root,
   }
 }
 
-std::vector<WantedSlice> wanted_of(std::span<const StateSlice> slices, Tensor StateSlice::*member) {
-  std::vector<WantedSlice> wanted;
-  for (const StateSlice& slice : slices) {
-    if (slice.*member && slice.slice.numel() > 0) {
-      wanted.push_back({slice.name, slice.shape, slice.slice, slice.*member});
-    }
-  }
-  return wanted;
-}
-
-/// Each weight from the wider of the two places where it may lie.
-std::vector<StoredTensor> widest_weights(const Manifest& manifest) {
-  std::vector<StoredTensor> tensors = manifest.of(Kind::weight);
-  std::map<std::string_view, const StoredTensor*> masters;
-  for (const StoredTensor& master : manifest.of(Kind::master)) masters.emplace(master.name, &master);
-  for (StoredTensor& tensor : tensors) {
-    const auto master = masters.find(tensor.name);
-    if (master != masters.end()) tensor = *master->second;
-  }
-  return tensors;
-}
-
 }  // namespace
 
 std::string checkpoint_name(int64_t step) {
   return fmt::format("{}{:08}", name_prefix, step);
+}
+
+std::vector<std::pair<int64_t, fs::path>> list_steps(const fs::path& root) {
+  std::vector<std::pair<int64_t, fs::path>> steps;
+  std::error_code error;
+  for (fs::directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    int64_t step = 0;
+    if (!name.starts_with(name_prefix)) continue;
+    const auto [rest, bad] =
+        std::from_chars(name.data() + name_prefix.size(), name.data() + name.size(), step);
+    if (bad == std::errc() && rest == name.data() + name.size()) steps.emplace_back(step, it->path());
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
 }
 
 fs::path save_checkpoint(Communicator& world, const SaveRequest& request,
@@ -256,81 +234,6 @@ fs::path save_checkpoint(Communicator& world, const SaveRequest& request,
     commit(making, final, request.root, request.step, request.keep);
   });
   return final;
-}
-
-std::optional<FoundCheckpoint> find_newest(const fs::path& root, int64_t below_step) {
-  for (const auto& [step, path] : list_steps(root)) {
-    if (step >= below_step) continue;
-    try {
-      Manifest manifest = open_manifest(path);
-      check(manifest.step == step, ExitCode::input, "{}: is the checkpoint of step {}", path.string(),
-            manifest.step);
-      return FoundCheckpoint{path, step, std::move(manifest)};
-    } catch (const Error& error) {
-      log::warn("checkpoint {} is not whole and is passed over: {}", path.filename().string(), error.what());
-    }
-  }
-  return std::nullopt;
-}
-
-int64_t load_checkpoint(Communicator& world, const FoundCheckpoint& checkpoint,
-                        std::span<const StateSlice> wanted) {
-  std::map<std::string, File> files;
-  const auto open = [&](const std::string& name) -> const File& {
-    File& file = files[name];
-    if (!file) file = File::open(checkpoint.path / name);
-    return file;
-  };
-  const Manifest& manifest = checkpoint.manifest;
-  const auto load = [&](const std::vector<StoredTensor>& tensors, const char* what,
-                        Tensor StateSlice::*member) {
-    const TensorSource source{fmt::format("{} ({})", checkpoint.path.string(), what), tensors, open};
-    return load_slices(world, source, wanted_of(wanted, member));
-  };
-  return load(widest_weights(manifest), "weight", &StateSlice::weight) +
-         load(manifest.of(Kind::first_moment), "first moment", &StateSlice::first_moment) +
-         load(manifest.of(Kind::second_moment), "second moment", &StateSlice::second_moment);
-}
-
-std::optional<FoundCheckpoint> resume_newest(Communicator& world, const fs::path& root,
-                                             std::span<const StateSlice> wanted,
-                                             const std::function<void(const Manifest&)>& accept,
-                                             int64_t below_step) {
-  std::string last_reason;
-  while (true) {
-    // Rank 0 looks; the others open what it found, so that all speak of the same checkpoint.
-    std::optional<FoundCheckpoint> found;
-    std::string choice;
-    agreed(world, [&] {
-      if (world.rank() != 0) return;
-      found = find_newest(root, below_step);
-      if (found) choice = found->path.string();
-      check(found || list_steps(root).empty(), ExitCode::no_checkpoint,
-            "{}: there are checkpoints, but none is whole{}{}. Move the directory away to begin anew",
-            root.string(), last_reason.empty() ? "" : "; the last reason: ", last_reason);
-    });
-    choice = broadcast_text(world, choice, 0);
-    if (choice.empty()) return std::nullopt;
-    agreed(world, [&] {
-      if (world.rank() == 0) return;
-      Manifest manifest = parse_manifest(
-          read_text(fs::path(choice) / manifest_name, std::numeric_limits<int64_t>::max()), choice);
-      found = FoundCheckpoint{choice, manifest.step, std::move(manifest)};
-    });
-    if (accept) agreed(world, [&] { accept(found->manifest); });
-    try {
-      load_checkpoint(world, *found, wanted);
-      return found;
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::input) throw;
-      last_reason = error.what();
-      below_step = found->step;
-      if (world.rank() == 0) {
-        log::warn("checkpoint {} is damaged and is passed over: {}", found->path.filename().string(),
-                  last_reason);
-      }
-    }
-  }
 }
 
 }  // namespace ptrain

@@ -1,6 +1,6 @@
-// Checkpoints: an HF directory, the optimizer's state beside it in HDF5, and a manifest. Saved so that a
-// crash at any moment leaves the older one or the new one; loaded under any grid. Knows slices of named
-// tensors and no optimizer.
+// Writing checkpoints: an HF directory, the optimizer's state beside it in HDF5, and a manifest. Saved so
+// that a crash at any moment leaves the older one or the new one. Knows slices of named tensors and no
+// optimizer. Finding and loading them is find.h's.
 //
 //   checkpoints/step-00000500/   config.json, tokenizer files, *.safetensors, state/rank-*.h5, MANIFEST.json
 //   checkpoints/.tmp-step-…      in the making      checkpoints/.trash-…   being deleted: neither is ever
@@ -8,10 +8,9 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
-#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
@@ -49,32 +48,9 @@ struct SaveRequest {
 std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
                                       std::span<const StateSlice> slices);
 
-struct FoundCheckpoint {
-  std::filesystem::path path;
-  int64_t step = 0;
-  Manifest manifest;
-};
-
-/// The newest checkpoint below a step whose manifest and files are whole. Damaged ones are reported with the
-/// reason and passed over. Reads no tensors.
-std::optional<FoundCheckpoint> find_newest(const std::filesystem::path& root,
-                                           int64_t below_step = std::numeric_limits<int64_t>::max());
-
-/// Collective: loads what all ranks want, each byte read once and checked. Returns the bytes that this rank
-/// read. Errors, agreed on: ExitCode::input: damaged bytes, missing tensors, other shapes.
-int64_t load_checkpoint(Communicator& world, const FoundCheckpoint& checkpoint,
-                        std::span<const StateSlice> wanted);
-
-/// Collective: finds the newest checkpoint and loads it; one that turns out to be damaged is reported and the
-/// one before is taken. `accept` sees the manifest before anything is loaded and throws where the run must
-/// not go on from it. Nothing where there is no checkpoint. Errors: ExitCode::no_checkpoint where there are
-/// some, but none is whole.
-std::optional<FoundCheckpoint> resume_newest(Communicator& world, const std::filesystem::path& root,
-                                             std::span<const StateSlice> wanted,
-                                             const std::function<void(const Manifest&)>& accept = {},
-                                             int64_t below_step = std::numeric_limits<int64_t>::max());
-
 /// "step-00000500"
 std::string checkpoint_name(int64_t step);
+/// The directories of such names, newest first.
+std::vector<std::pair<int64_t, std::filesystem::path>> list_steps(const std::filesystem::path& root);
 
 }  // namespace ptrain

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 
 #include "kernels/base/error.h"
@@ -47,7 +48,7 @@ struct Chunk {
   int64_t index;
   Slice slice;
   std::vector<int> ranks;  // ascending
-  int reader = 0;          // one of them
+  int reader = 0;          // one of them where one sees the file
 
   int64_t bytes() const { return slice.numel() * size_bytes(tensor->dtype); }
 };
@@ -126,13 +127,45 @@ std::vector<Chunk> wanted_chunks(const TensorSource& source, const std::vector<W
   return chunks;
 }
 
+/// Who may read which chunk.
+class Readers {
+ public:
+  Readers(const TensorSource& source, int size) : source_(source), size_(size) {}
+
+  /// The ranks that want a chunk and see its file; where none does, all that see it. Ascending.
+  std::vector<int> of(const Chunk& chunk) {
+    if (!source_.is_seen_by) return chunk.ranks;
+    const std::vector<int>& seeing = ranks_that_see(chunk.stored->file);
+    std::vector<int> both;
+    std::set_intersection(chunk.ranks.begin(), chunk.ranks.end(), seeing.begin(), seeing.end(),
+                          std::back_inserter(both));
+    return both.empty() ? seeing : both;
+  }
+
+ private:
+  const std::vector<int>& ranks_that_see(const std::string& file) {
+    const auto [it, is_new] = seeing_.try_emplace(file);
+    for (int rank = 0; is_new && rank < size_; ++rank)
+      if (source_.is_seen_by(file, rank)) it->second.push_back(rank);
+    check(!it->second.empty(), "{}: no rank sees {}", source_.where, file);
+    return it->second;
+  }
+
+  const TensorSource& source_;
+  int size_;
+  std::map<std::string, std::vector<int>, std::less<>> seeing_;
+};
+
 /// Gives each chunk to that of the ranks that want it which has the least to read so far, so that what only
-/// one rank wants never travels. Returns the chunks of each reader.
-std::vector<std::vector<const Chunk*>> deal_out(std::vector<Chunk>& chunks, int size) {
+/// one rank wants never travels unless it lies on another disk. Returns the chunks of each reader.
+std::vector<std::vector<const Chunk*>> deal_out(const TensorSource& source, std::vector<Chunk>& chunks,
+                                                int size) {
   std::vector<std::vector<const Chunk*>> chunks_of(static_cast<size_t>(size));
   std::vector<int64_t> bytes_of(static_cast<size_t>(size));
+  Readers readers_of(source, size);
   for (Chunk& chunk : chunks) {
-    chunk.reader = *std::min_element(chunk.ranks.begin(), chunk.ranks.end(), [&](int a, int b) {
+    const std::vector<int> readers = readers_of.of(chunk);
+    chunk.reader = *std::min_element(readers.begin(), readers.end(), [&](int a, int b) {
       return bytes_of[static_cast<size_t>(a)] < bytes_of[static_cast<size_t>(b)];
     });
     bytes_of[static_cast<size_t>(chunk.reader)] += chunk.bytes();
@@ -174,8 +207,10 @@ int64_t load_alone(const TensorSource& source, std::span<const WantedSlice> want
 }  // namespace
 
 TensorSource source_of(const HfDir& directory) {
-  return {directory.path().string(), directory.tensors(),
-          [&directory](const std::string& name) -> const File& { return directory.file(name).file(); }};
+  return {directory.path().string(),
+          directory.tensors(),
+          [&directory](const std::string& name) -> const File& { return directory.file(name).file(); },
+          {}};
 }
 
 int64_t load_slices(Communicator& world, const TensorSource& source, std::span<const WantedSlice> wanted) {
@@ -193,7 +228,7 @@ int64_t load_slices(Communicator& world, const TensorSource& source, std::span<c
   }
   const std::vector<Want> wants = wants_of_all(world, mine);
   std::vector<Chunk> chunks = wanted_chunks(source, wants);
-  const std::vector<std::vector<const Chunk*>> chunks_of = deal_out(chunks, size);
+  const std::vector<std::vector<const Chunk*>> chunks_of = deal_out(source, chunks, size);
   size_t num_rounds = 0;
   for (const auto& list : chunks_of) num_rounds = std::max(num_rounds, list.size());
 

@@ -26,7 +26,10 @@ struct WantedSlice {
 struct TensorSource {
   std::string where;  // for messages: the directory
   std::span<const StoredTensor> tensors;
-  std::function<const File&(const std::string& name)> file;
+  std::function<const File&(const std::string& name)> file;  // for ranks that see it
+  /// Whether a rank sees a file; empty: all see all. The same on every rank; each file is seen by one at
+  /// least.
+  std::function<bool(const std::string& name, int rank)> is_seen_by = {};
 };
 TensorSource source_of(const HfDir& directory);
 

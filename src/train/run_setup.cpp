@@ -2,6 +2,7 @@
 
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
+#include "src/io/find.h"
 #include "src/train/config_check.h"
 #include "src/train/device_check.h"
 #include "src/train/model_files.h"

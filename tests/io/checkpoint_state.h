@@ -10,6 +10,7 @@
 
 #include "parallel/plan/mesh.h"
 #include "src/io/checkpoint.h"
+#include "src/io/find.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/ranks.h"
 
