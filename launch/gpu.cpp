@@ -58,12 +58,6 @@ std::vector<GpuSeat> gpus_of_host() {
   return gpus;
 }
 
-int number_of_hosts(const Session& session) {
-  std::vector<std::string> hosts = session.hosts();
-  std::ranges::sort(hosts);
-  return static_cast<int>(std::unique(hosts.begin(), hosts.end()) - hosts.begin());
-}
-
 /// Threads and the memory they touch next to the GPU.
 void bind_near(const RankSeat& seat) {
   if (seat.cpus.empty()) return;
@@ -83,7 +77,7 @@ NetworkDecision decide(Session& session, const Arguments& arguments, const Confi
   const NetworkReport report =
       probe_network({.environment = [&](const char* name) { return arguments.variable(name); },
                      .nccl_version = nccl_version,
-                     .hosts = number_of_hosts(session),
+                     .hosts = session.number_of_hosts(),
                      .streams = streams_of_rank,
                      .shares_devices = shares_devices,
                      .nccl_log = nccl_log.string()});
@@ -170,7 +164,7 @@ std::unique_ptr<Gpu> start_gpu(Session& session, const Arguments& arguments, con
          .is_deterministic = config.train.deterministic != Config::Deterministic::no});
   });
   gpu->comms = {
-      .nccl = gpu->nccl.get(), .network = decision.nccl, .edges = {}, .hosts = number_of_hosts(session)};
+      .nccl = gpu->nccl.get(), .network = decision.nccl, .edges = {}, .hosts = session.number_of_hosts()};
   gpu->banner = seat_lines(seats);
   for (const std::string& line : decision_lines(decision)) gpu->banner.push_back(line);
   return gpu;

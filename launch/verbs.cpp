@@ -119,6 +119,13 @@ std::span<const Verb> verbs() {
        .flags = {{.name = "out", .value = "FILE", .help = "the token file to write; data.train takes it"},
                  {.name = "show", .value = "N", .help = "print N rows: + is supervised, . is only read"}},
        .run = run_preprocess},
+      {.name = "doctor",
+       .summary = "MPI, cores, GPUs, network, disk, limits: what was found, what is wrong, what to do",
+       .usage = "[--dir DIR]",
+       .flags = {{.name = "dir", .value = "DIR", .help = "where a run would write: its disk is tried (.)"}},
+       .details = "A line each: ok, warn or fail. Under mpirun on all hosts, and what differs between them.\n"
+                  "Exit code 1 where a line says fail. Every training begins with its short form.",
+       .run = run_doctor},
       {.name = "bench",
        .summary = "how fast this machine is: gemm, ops, step, decode, collectives, disk",
        .usage = "NAME [--model DIR]",

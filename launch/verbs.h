@@ -13,6 +13,7 @@ std::span<const Verb> verbs();
 /// Each returns an exit code; errors are thrown.
 int run_bench(const Arguments& arguments);
 int run_config_schema(const Arguments& arguments);
+int run_doctor(const Arguments& arguments);
 int run_generate(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
 int run_check(const Arguments& arguments);

@@ -20,6 +20,9 @@ RuntimeVersions versions() {
 DeviceInfo device_info(int) {
   refuse();
 }
+bool has_peer_access(int, int) {
+  refuse();
+}
 void use_device(int) {
   refuse();
 }

@@ -57,6 +57,11 @@ DeviceInfo device_info(int index) {
   return info;
 }
 
+bool has_peer_access(int from, int to) {
+  int has_access = 0;
+  expect(cudaDeviceCanAccessPeer(&has_access, from, to), "asking whether a device reaches another");
+  return has_access != 0;
+}
 void use_device(int index) {
   expect(cudaSetDevice(index), "choosing a device");
 }

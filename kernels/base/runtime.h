@@ -39,6 +39,9 @@ int device_count();
 RuntimeVersions versions();
 /// Errors (resources): no such device.
 DeviceInfo device_info(int index);
+/// Whether kernels on device `from` can reach the memory of device `to`: over NVLink, or PCIe where its
+/// bridges allow.
+bool has_peer_access(int from, int to);
 /// Makes the device current for the calling thread.
 void use_device(int index);
 

@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "launch/doctor/collect.h"
 #include "launch/peak_file.h"
 #include "launch/runtime.h"
 #include "launch/verbs.h"
@@ -25,6 +26,7 @@ int run_train(const Arguments& arguments) {
   const LoadedConfig loaded = load_config(arguments, required_keys());
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     listen_for_stop();
+    doctor::check_machine(runtime.session, arguments);
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code =
         run_training(loaded, {.world = runtime.world,

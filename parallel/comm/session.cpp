@@ -3,11 +3,13 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <set>
 #include <thread>
 
 #include "kernels/base/log.h"
@@ -44,6 +46,13 @@ void check_world(const Launcher& launcher, int found) {
 }
 
 }  // namespace
+
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  mpi_check(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  return std::string(text, std::find(text, text + length, ','));
+}
 
 struct Session::State {
   std::unique_ptr<Communicator> world;
@@ -121,6 +130,10 @@ int Session::ranks_on_node() const {
 
 const std::vector<std::string>& Session::hosts() const {
   return state_->hosts;
+}
+
+int Session::number_of_hosts() const {
+  return static_cast<int>(std::set<std::string>(hosts().begin(), hosts().end()).size());
 }
 
 void Session::abort(ExitCode code, std::string_view message) {

@@ -33,6 +33,9 @@ struct Seat {
 /// lowest rank. Example, four ranks dealt out to two hosts in turn: 0, 2, 1, 3.
 std::vector<int> ranks_by_host(std::span<const Seat> seats);
 
+/// The MPI library as it names itself, "Open MPI v4.1.4"; needs no session.
+std::string mpi_library();
+
 struct SessionOptions {
   int64_t max_message_bytes = int64_t{1} << 30;  // longer ones travel in pieces, since MPI counts in int
 };
@@ -52,6 +55,7 @@ class Session {
   int local_rank() const;                         // among the ranks on this host
   int ranks_on_node() const;                      // on this host
   const std::vector<std::string>& hosts() const;  // of each rank of world()
+  int number_of_hosts() const;
 
   /// Ends the whole job now, from any rank, with this exit code; the message goes to stderr once, from here.
   [[noreturn]] void abort(ExitCode code, std::string_view message);

@@ -37,6 +37,18 @@ TEST(Program, HelpIsOnStdoutAndFast) {
   EXPECT_LT(best, 0.2);  // the goal is 0.02 on an idle machine
 }
 
+TEST(Program, DoctorHasALineForEachPartAndFailsWhereSomethingDoes) {
+  const TemporaryDirectory directory;
+  const ProgramResult well = ptrain_with({"doctor", "--dir", directory.path().string()});
+  for (const char* topic : {"  mpi ", "  cpu ", "  memory ", "  disk ", "  files ", "  name "})
+    EXPECT_NE(well.out.find(topic), std::string::npos) << topic << well.out;
+  EXPECT_EQ(well.code, well.out.find("fail  ") == std::string::npos ? 0 : 1) << well.out;
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+  const ProgramResult ill = ptrain_with({"doctor", "--dir", "/proc/none"});
+  EXPECT_EQ(ill.code, 1);
+  EXPECT_NE(ill.out.find("fail  disk      /proc/none cannot be written"), std::string::npos) << ill.out;
+}
+
 TEST(Program, WithoutWordsItShowsTheHelpOnStderr) {
   const ProgramResult result = ptrain_with({});
   EXPECT_EQ(result.code, 2);

@@ -174,6 +174,9 @@ DeviceInfo device_info(int index) {
           .multiprocessors = 4,
           .pci_bus_id = fmt::format("0000:{:02x}:00.0", index)};
 }
+bool has_peer_access(int, int) {
+  return true;
+}
 void use_device(int) {}
 
 void* allocate(int64_t bytes, MemoryKind kind, int) {
