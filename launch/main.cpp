@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "launch/sagemaker.h"
 #include "launch/verbs.h"
 
 extern char** environ;
@@ -60,6 +61,7 @@ int report(ExitCode code, const std::string& message, const Environment& environ
     std::this_thread::sleep_for(std::chrono::seconds(5));
   } else {
     std::fprintf(stderr, "ptrain: error: %s\n", message.c_str());
+    sagemaker::note_failure(environment, message);
   }
   return static_cast<int>(code);
 }

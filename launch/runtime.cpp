@@ -2,6 +2,7 @@
 
 #include "kernels/base/fault.h"
 #include "kernels/base/log.h"
+#include "launch/sagemaker.h"
 #include "launch/threads.h"
 
 namespace ptrain {
@@ -40,7 +41,10 @@ int run_on_ranks(const Arguments& arguments, Config::LogLevel level,
 
 int run_on_ranks(const Arguments& arguments, const Config& config,
                  const std::function<int(Runtime&)>& program) {
-  Session session(find_launcher([&](const char* name) { return arguments.variable(name); }));
+  Session session(find_launcher([&](const char* name) { return arguments.variable(name); }),
+                  {.on_failure = [&](std::string_view reason) {
+                    sagemaker::note_failure(arguments.environment, reason);
+                  }});
   return session.run([&] {
     Communicator& world = session.world();
     log::configure(level_of(config.log.level), world.rank(), world.size());

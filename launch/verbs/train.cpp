@@ -5,6 +5,7 @@
 #include "launch/doctor/collect.h"
 #include "launch/peak_file.h"
 #include "launch/runtime.h"
+#include "launch/sagemaker.h"
 #include "launch/verbs.h"
 #include "src/train/train_loop.h"
 
@@ -26,6 +27,11 @@ int run_train(const Arguments& arguments) {
   const LoadedConfig loaded = load_config(arguments, required_keys());
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     listen_for_stop();
+    agreed(runtime.world, [&] {
+      const std::string objection =
+          sagemaker::objection_to_world(arguments.environment, runtime.session.hosts());
+      check(objection.empty(), ExitCode::usage, "{}", objection);
+    });
     doctor::check_machine(runtime.session, arguments);
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code =

@@ -60,6 +60,7 @@ struct Session::State {
   int local_rank = 0;
   int ranks_on_node = 1;
   bool has_mpi = false;
+  std::function<void(std::string_view)> on_failure;
   int exceptions_at_start = std::uncaught_exceptions();
 
   void start_mpi(const Launcher& launcher, const SessionOptions& options);
@@ -100,6 +101,7 @@ void Session::State::start_mpi(const Launcher& launcher, const SessionOptions& o
 
 Session::Session(const Launcher& launcher, const SessionOptions& options)
     : state_(std::make_unique<State>()) {
+  state_->on_failure = options.on_failure;
   if (!launcher.has_pmix && launcher.ranks > 1) check_world(launcher, 1);
   if (launcher.name.empty() || !launcher.has_pmix) {
     state_->world = make_self_communicator();
@@ -141,6 +143,7 @@ void Session::abort(ExitCode code, std::string_view message) {
   const std::string place = state_->world->size() > 1 ? fmt::format(" (on host {})", host) : "";
   log::write(log::Level::error, fmt::format("{}{}", message, place));  // which has the rank in front
   std::fflush(nullptr);
+  if (state_->on_failure) state_->on_failure(message);
   if (state_->has_mpi) {
     // Once an abort has begun the launcher may no longer pass on what was written.
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -153,7 +156,10 @@ int Session::run(const std::function<int()>& program) {
   try {
     return program();
   } catch (const AgreedError& error) {
-    if (error.is_speaker()) log::write(log::Level::error, error.what());
+    if (error.is_speaker()) {
+      log::write(log::Level::error, error.what());
+      if (state_->on_failure) state_->on_failure(error.what());
+    }
     return static_cast<int>(error.code());
   } catch (const Error& error) {
     if (error.code() != ExitCode::defect) abort(error.code(), error.what());

@@ -1,0 +1,60 @@
+#include "launch/sagemaker.h"
+
+#include <fstream>
+#include <set>
+
+#include "kernels/base/error.h"
+#include "src/io/json.h"
+
+namespace ptrain::sagemaker {
+namespace {
+
+constexpr size_t most_characters = 1024;
+
+/// The job's hosts, ["algo-1", "algo-2"]; none where it is not said or not readable.
+std::set<std::string> hosts_of_job(const Environment& environment) {
+  const auto it = environment.find("SM_HOSTS");
+  if (it == environment.end()) return {};
+  try {
+    return parse_json(it->second, "SM_HOSTS").get<std::set<std::string>>();
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
+}  // namespace
+
+bool is_job(const Environment& environment) {
+  return environment.contains("SM_HOSTS") || environment.contains("SM_CURRENT_HOST") ||
+         environment.contains("SM_TRAINING_ENV");
+}
+
+void note_failure(const Environment& environment, std::string_view reason,
+                  const std::filesystem::path& root) {
+  if (!is_job(environment)) return;
+  const std::filesystem::path file = root / "opt/ml/output/failure";
+  std::error_code error;
+  if (std::filesystem::file_size(file, error) > 0 && !error) return;
+  std::filesystem::create_directories(file.parent_path(), error);
+  size_t length = std::min(reason.size(), most_characters);
+  while (length < reason.size() && length > 0 && (static_cast<unsigned char>(reason[length]) & 0xC0) == 0x80)
+    --length;
+  std::ofstream(file) << reason.substr(0, length);
+}
+
+std::string objection_to_world(const Environment& environment, std::span<const std::string> hosts) {
+  const std::set<std::string> of_job = hosts_of_job(environment);
+  const std::set<std::string> of_ranks(hosts.begin(), hosts.end());
+  if (of_job.size() <= of_ranks.size()) return {};
+  const size_t ranks_a_host = hosts.size() / of_ranks.size();
+  return fmt::format(
+      "SageMaker gave this job {} hosts, but its {} rank{} on {} of them: the others would stay idle. The "
+      "MPI driver of "
+      "SDK v3 gives mpirun the ranks of one host as the number of all: set mpi_additional_options=[\"-np\", "
+      "\"{}\", "
+      "\"--bind-to\", \"none\"]; with a command of your own, run mpirun over all hosts",
+      of_job.size(), hosts.size(), hosts.size() == 1 ? " is" : "s are", of_ranks.size(),
+      of_job.size() * ranks_a_host);
+}
+
+}  // namespace ptrain::sagemaker

@@ -1,0 +1,51 @@
+// What a run does because SageMaker started it.
+#include "launch/sagemaker.h"
+
+#include <gtest/gtest.h>
+
+#include "src/io/json.h"
+#include "tests/support/fixtures.h"
+
+namespace ptrain::sagemaker {
+namespace {
+
+const Environment two_hosts = {{"SM_HOSTS", R"(["algo-1","algo-2"])"}, {"SM_CURRENT_HOST", "algo-1"}};
+
+std::string failure_in(const std::filesystem::path& root) {
+  return read_text(root / "opt/ml/output/failure", 1 << 20);
+}
+
+TEST(SageMaker, TheReasonOfAFailureIsLeftWhereItIsReadAndTheFirstOneStays) {
+  const TemporaryDirectory directory;
+  note_failure(two_hosts, "batch.global = 3 is wrong", directory.path());
+  note_failure(two_hosts, "mpirun ended", directory.path());
+  EXPECT_EQ(failure_in(directory.path()), "batch.global = 3 is wrong");
+}
+
+TEST(SageMaker, ALongReasonIsCutBetweenCharacters) {
+  const TemporaryDirectory directory;
+  std::string reason(1023, 'x');
+  reason += "ä and more";  // its two bytes lie around the limit
+  note_failure(two_hosts, reason, directory.path());
+  EXPECT_EQ(failure_in(directory.path()), std::string(1023, 'x'));
+}
+
+TEST(SageMaker, OutsideOfAJobNothingIsWritten) {
+  const TemporaryDirectory directory;
+  note_failure({{"PATH", "/bin"}}, "reason", directory.path());
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+}
+
+TEST(SageMaker, RanksOnFewerHostsThanWerePaidForAreRefusedWithTheWayOut) {
+  const std::vector<std::string> one_host = {"algo-1", "algo-1"};
+  const std::string why = objection_to_world(two_hosts, one_host);
+  EXPECT_NE(why.find("2 hosts, but its 2 ranks are on 1"), std::string::npos) << why;
+  EXPECT_NE(why.find(R"(["-np", "4", "--bind-to", "none"])"), std::string::npos) << why;
+  const std::vector<std::string> both = {"algo-1", "algo-1", "algo-2", "algo-2"};
+  EXPECT_EQ(objection_to_world(two_hosts, both), "");
+  EXPECT_EQ(objection_to_world({}, one_host), "");
+  EXPECT_EQ(objection_to_world({{"SM_HOSTS", "no json"}}, one_host), "");
+}
+
+}  // namespace
+}  // namespace ptrain::sagemaker
