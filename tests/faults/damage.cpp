@@ -9,7 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/rng.h"
 #include "parallel/comm/self_comm.h"
-#include "src/io/checkpoint.h"
+#include "src/io/find.h"
 #include "tests/faults/job.h"
 #include "tests/faults/parts.h"
 
