@@ -174,6 +174,15 @@ std::vector<StoredTensor> widest_weights(const Manifest& manifest) {
   return tensors;
 }
 
+/// Weights that nobody loads, since a wider copy is there: a model's files all the same.
+std::vector<StoredTensor> weights_beside_masters(const Manifest& manifest) {
+  std::vector<StoredTensor> tensors = manifest.of(Kind::weight);
+  std::set<std::string_view> masters;
+  for (const StoredTensor& master : manifest.of(Kind::master)) masters.insert(master.name);
+  std::erase_if(tensors, [&](const StoredTensor& tensor) { return !masters.contains(tensor.name); });
+  return tensors;
+}
+
 /// Collective: reads every byte of the copies of a step and notes those that are damaged, each on its disk.
 /// True where one was found.
 bool note_damaged(const Storage& storage, const fs::path& root, const FoundCheckpoint& found,
@@ -265,13 +274,16 @@ int64_t load_checkpoint(const Storage& storage, const FoundCheckpoint& checkpoin
     return !directory_of(checkpoint, storage.disks().of_rank[static_cast<size_t>(rank)], name).empty();
   };
   const Manifest& manifest = checkpoint.manifest;
+  const auto source_of = [&](const std::vector<StoredTensor>& tensors, const char* what) {
+    return TensorSource{fmt::format("{} ({})", checkpoint.path.string(), what), tensors, open, is_seen_by};
+  };
   const auto load = [&](const std::vector<StoredTensor>& tensors, const char* what,
                         Tensor StateSlice::*member) {
-    const TensorSource source{fmt::format("{} ({})", checkpoint.path.string(), what), tensors, open,
-                              is_seen_by};
-    return load_slices(storage.world(), source, wanted_of(wanted, member));
+    return load_slices(storage.world(), source_of(tensors, what), wanted_of(wanted, member));
   };
-  return load(widest_weights(manifest), "weight", &StateSlice::weight) +
+  const std::vector<StoredTensor> unread = weights_beside_masters(manifest);
+  return check_tensors(storage.world(), source_of(unread, "weight")) +
+         load(widest_weights(manifest), "weight", &StateSlice::weight) +
          load(manifest.of(Kind::first_moment), "first moment", &StateSlice::first_moment) +
          load(manifest.of(Kind::second_moment), "second moment", &StateSlice::second_moment);
 }

@@ -34,9 +34,9 @@ std::optional<FoundCheckpoint> find_newest(const std::filesystem::path& root,
 std::optional<FoundCheckpoint> find_newest(const Storage& storage, const std::filesystem::path& root,
                                            int64_t below_step = std::numeric_limits<int64_t>::max());
 
-/// Collective: loads what all ranks want, each byte read once, checked, and sent where it is wanted. Returns
-/// the bytes that this rank read. Errors, agreed on: ExitCode::input: damaged bytes, missing tensors, other
-/// shapes.
+/// Collective: loads what all ranks want, each byte read once, checked, and sent where it is wanted; weights
+/// of which a wider copy is loaded are checked too. Returns the bytes that this rank read. Errors, agreed on:
+/// ExitCode::input: damaged bytes, missing tensors, other shapes.
 int64_t load_checkpoint(const Storage& storage, const FoundCheckpoint& checkpoint,
                         std::span<const StateSlice> wanted);
 

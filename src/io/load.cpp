@@ -4,6 +4,7 @@
 #include <array>
 #include <iterator>
 #include <map>
+#include <numeric>
 
 #include "kernels/base/error.h"
 #include "parallel/comm/agree.h"
@@ -263,6 +264,28 @@ int64_t load_slices(Communicator& world, const TensorSource& source, std::span<c
     }
     for (Transfer& send : sends) send.wait();
   }
+  return total;
+}
+
+int64_t check_tensors(Communicator& world, const TensorSource& source) {
+  std::vector<int> everybody(static_cast<size_t>(world.size()));
+  std::iota(everybody.begin(), everybody.end(), 0);
+  std::vector<Chunk> chunks;
+  for (const StoredTensor& tensor : source.tensors) {
+    for (const StoredSlice& stored : tensor.slices) {
+      for (int64_t index = 0; index < num_chunks(stored.slice, tensor.dtype); ++index)
+        chunks.push_back({&tensor, &stored, index, chunk_of(stored.slice, tensor.dtype, index), everybody});
+    }
+  }
+  const std::vector<std::vector<const Chunk*>> chunks_of = deal_out(source, chunks, world.size());
+  int64_t total = 0;
+  agreed(world, [&] {
+    std::vector<char> staging;
+    for (const Chunk* chunk : chunks_of[static_cast<size_t>(world.rank())]) {
+      const File& file = source.file(chunk->stored->file);
+      total += read_chunk(file, *chunk->tensor, *chunk->stored, chunk->index, staging);
+    }
+  });
   return total;
 }
 

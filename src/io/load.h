@@ -39,4 +39,8 @@ TensorSource source_of(const HfDir& directory);
 /// ExitCode::input: a tensor is missing, has another shape, or is damaged.
 int64_t load_slices(Communicator& world, const TensorSource& source, std::span<const WantedSlice> wanted);
 
+/// Collective over `world`: reads every chunk of the source once, by a rank that sees it, and checks its CRC.
+/// Returns the bytes that this rank read. Errors, agreed on by all ranks: ExitCode::input: damaged.
+int64_t check_tensors(Communicator& world, const TensorSource& source);
+
 }  // namespace ptrain

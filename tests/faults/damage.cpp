@@ -48,7 +48,7 @@ class Specimen {
   Specimen() {
     put(run_.model() / "generation_config.json", "{\"bos_token_id\": 1}\n");
     Job job(4, {run_.config(), "--batch.global", "6", "--parallel.tensor", "2", "--parallel.pipeline", "2",
-                "--train.steps", "2", "--checkpoint.every", "1", "--checkpoint.dtype", "fp32"});
+                "--train.steps", "2", "--checkpoint.every", "1", "--checkpoint.dtype", "bf16"});
     const ProgramResult result = job.wait();
     check(result.code == 0, "the run that writes the checkpoints ended with {}: {}", result.code, result.err);
     for (const auto& entry : fs::recursive_directory_iterator(damaged_step()))

@@ -141,6 +141,22 @@ TEST(CheckpointFaults, ADamagedOneIsPassedOverForTheOneBefore) {
   }
 }
 
+TEST(CheckpointFaults, ADamagedWeightOfWhichAMasterIsLoadedIsNotBelievedEither) {
+  for (int ranks : {1, 2}) {
+    TemporaryDirectory root;
+    for (const int64_t step : {1, 2}) save(Mesh{1, 1, 2}, request_for(root.path(), step, DType::bf16));
+    const fs::path weights = root.path() / checkpoint_name(2) / "model.safetensors";
+    damage(weights, static_cast<int64_t>(fs::file_size(weights)) - 9);
+    run_ranks(ranks, [&](Communicator& world) {
+      State state = state_to_load(Mesh{1, 1, ranks}, world.rank());
+      const auto found = resume_newest(world, root.path(), state.slices);
+      ASSERT_TRUE(found.has_value());
+      EXPECT_EQ(found->step, 1);
+      expect_loaded(state, 1);
+    });
+  }
+}
+
 TEST(CheckpointFaults, WhereNoneIsWholeTheRunIsToldAndWhereThereIsNoneItBeginsAnew) {
   TemporaryDirectory root;
   save(Mesh{1, 1, 2}, request_for(root.path(), 1));
