@@ -22,6 +22,7 @@ struct Part {
 const Part parts[] = {
     {"kill", 200, kill_at_random_times},
     {"damage", 1000, [](int count) { return damaged_files(count, count / 5); }},
+    {"order", 50, order_on_disk},
 };
 
 int main_of(const char* wanted, int count) {

@@ -61,6 +61,26 @@ Unbroken::Unbroken(Setup setup) : setup_(std::move(setup)) {
   training_s_ = rows_.back().time - rows_.front().time;
 }
 
+void Unbroken::expect_same(const TinyRun& run, Tally& tally) const {
+  const std::string& name = setup_.name;
+  const std::vector<Row> rows = rows_of(run.output());
+  tally.expect(rows.size() == rows_.size(),
+               fmt::format("{}: {} rows, unbroken {}", name, rows.size(), rows_.size()));
+  for (size_t i = 0; i < std::min(rows.size(), rows_.size()); ++i) {
+    if (rows[i].numbers == rows_[i].numbers) continue;
+    tally.expect(false, fmt::format("{}: a row is not the unbroken run's: {} instead of {}", name,
+                                    rows[i].numbers, rows_[i].numbers));
+    return;
+  }
+  tally.expect(fs::exists(run.output() / "model") && weights_of(run.output() / "model") == weights_,
+               name + ": the model is not that of the unbroken run");
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run.output() / "checkpoints", error)) {
+    tally.expect(entry.path().filename().string().starts_with("step-"),
+                 fmt::format("{}: {} is left behind", name, entry.path().filename().string()));
+  }
+}
+
 Chain::Chain(const Unbroken& unbroken, Tally& tally) : unbroken_(unbroken), tally_(tally) {}
 
 ProgramResult Chain::start(const std::function<bool(Job&)>& inject, const std::vector<std::string>& variables,
@@ -78,7 +98,7 @@ ProgramResult Chain::start(const std::function<bool(Job&)>& inject, const std::v
   }
   if (result.code == 0) {
     is_through_ = true;
-    judge_end();
+    unbroken_.expect_same(run_, tally_);
   } else {
     tally_.expect(is_injected, fmt::format("a start ended with {}: {}", result.code, result.err));
   }
@@ -116,26 +136,6 @@ void Chain::judge_resume(const ProgramResult& result, double start_time) {
                   fmt::format("{}: the first step after {} is {}", name, resumed_from_, row.step));
     if (starts_ > 1) tally_.recovery_s.push_back(row.time - start_time);
     break;
-  }
-}
-
-void Chain::judge_end() {
-  const std::string& name = unbroken_.setup().name;
-  const std::vector<Row> rows = rows_of(run_.output());
-  const std::vector<Row>& wanted = unbroken_.rows();
-  tally_.expect(rows.size() == wanted.size(),
-                fmt::format("{}: {} rows, unbroken {}", name, rows.size(), wanted.size()));
-  for (size_t i = 0; i < std::min(rows.size(), wanted.size()); ++i) {
-    if (rows[i].numbers == wanted[i].numbers) continue;
-    tally_.expect(false, fmt::format("{}: a row is not the unbroken run's: {} instead of {}", name,
-                                     rows[i].numbers, wanted[i].numbers));
-    return;
-  }
-  tally_.expect(weights_of(run_.output() / "model") == unbroken_.weights(),
-                name + ": the model is not that of the unbroken run");
-  for (const auto& entry : fs::directory_iterator(checkpoints())) {
-    tally_.expect(entry.path().filename().string().starts_with("step-"),
-                  fmt::format("{}: {} is left behind", name, entry.path().filename().string()));
   }
 }
 

@@ -27,6 +27,9 @@ class Unbroken {
   double first_step_s() const { return first_step_s_; }  // from the start of the command
   double training_s() const { return training_s_; }      // from there to the last step
 
+  /// That a run which is through has these rows and weights and left nothing half done behind.
+  void expect_same(const TinyRun& run, Tally& tally) const;
+
   /// The command's words for a configuration.
   std::vector<std::string> words(const TinyRun& run, size_t start) const;
 
@@ -53,7 +56,6 @@ class Chain {
 
  private:
   void judge_resume(const ProgramResult& result, double start_time);
-  void judge_end();
 
   const Unbroken& unbroken_;
   Tally& tally_;

@@ -23,5 +23,9 @@ TEST(Faults, NoDamageToAnyFileIsAccepted) {
   expect_good(damaged_files(200, 40));
 }
 
+TEST(Faults, NothingIsShownOrDeletedBeforeItIsOnTheDisk) {
+  expect_good(order_on_disk(4));
+}
+
 }  // namespace
 }  // namespace ptrain::faults

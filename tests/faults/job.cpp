@@ -22,10 +22,8 @@ pid_t parent_of(const fs::path& process) {
   return std::atoi(text.c_str() + end + 4);
 }
 
-std::vector<std::string> variables_of(std::vector<std::string> variables, Job::Linger linger) {
-  variables.insert(variables.end(),
-                   {"OMP_NUM_THREADS=1", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
-                    "OMPI_MCA_mpi_yield_when_idle=1", "OMPI_MCA_btl_vader_single_copy_mechanism=none"});
+std::vector<std::string> variables_of(const std::vector<std::string>& more, Job::Linger linger) {
+  std::vector<std::string> variables = joined(job_variables(), more);
   if (linger == Job::Linger::none) variables.emplace_back("OMPI_MCA_odls_base_sigkill_timeout=0");
   return variables;
 }
@@ -35,6 +33,11 @@ double unix_time() {
 }
 
 }  // namespace
+
+std::vector<std::string> job_variables() {
+  return {"OMP_NUM_THREADS=1", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+          "OMPI_MCA_mpi_yield_when_idle=1", "OMPI_MCA_btl_vader_single_copy_mechanism=none"};
+}
 
 Job::Job(int ranks, const std::vector<std::string>& words, const std::vector<std::string>& variables,
          Linger linger)

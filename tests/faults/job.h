@@ -7,6 +7,9 @@
 
 namespace ptrain::faults {
 
+/// What mpirun needs in its environment: any user, more ranks than cores, as little waiting as can be.
+std::vector<std::string> job_variables();
+
 /// mpirun with ptrain on its ranks, on a configuration of its own: words[0].
 class Job {
  public:

@@ -14,4 +14,7 @@ Tally kill_at_random_times(int kills);
 /// file is named, and the checkpoint before is taken.
 Tally damaged_files(int flips, int bursts);
 
+/// The order of fsync, rename and deletion of so many saves, from strace.
+Tally order_on_disk(int saves);
+
 }  // namespace ptrain::faults
