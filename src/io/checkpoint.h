@@ -1,6 +1,6 @@
-// Writing checkpoints: an HF directory, the optimizer's state beside it in HDF5, and a manifest. Saved so
-// that a crash at any moment leaves the older one or the new one. Knows slices of named tensors and no
-// optimizer. Finding and loading them is find.h's.
+// What a checkpoint is: an HF directory, the optimizer's state beside it in HDF5, and a manifest. Knows
+// slices of named tensors and no optimizer. Saving them is checkpoint_saver.h's, finding and loading
+// find.h's.
 //
 //   checkpoints/step-00000500/   config.json, tokenizer files, *.safetensors, state/rank-*.h5, MANIFEST.json
 //   checkpoints/.tmp-step-…      in the making      checkpoints/.trash-…   being deleted: neither is ever
@@ -8,7 +8,6 @@
 #pragma once
 
 #include <filesystem>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,25 +31,33 @@ struct StateSlice {
   Tensor second_moment;
 };
 
+/// Who writes into one directory. On shared storage all ranks; else those of one node, and the whole
+/// checkpoint is `of` such parts.
+struct SavePart {
+  Communicator& group;  // its first rank leads: makes the directory, commits, deletes
+  int index = 0;
+  int of = 1;
+  std::string host;  // see ManifestPart
+};
+
 struct SaveRequest {
   std::filesystem::path root;    // <output>/checkpoints
   std::filesystem::path source;  // model directory whose small files are copied along
   int64_t step = 0;
   int64_t keep = 2;               // newest checkpoints that stay; 0 = all
-  std::vector<HfTensor> tensors;  // as the safetensors files shall hold them, the same on every rank
+  std::vector<HfTensor> tensors;  // as the part's safetensors files shall hold them, the same on its ranks
+  std::string save;               // of several parts: see ManifestPart
   Json run = Json::object();      // kept in the manifest for the resume
 };
 
-/// Collective. Writes the checkpoint and returns its directory once it is whole and on the disk; then deletes
-/// old ones. Weights go to safetensors rounded to their dtype there; where that is narrower than f32 they are
-/// also kept in state/. Errors, agreed on by all ranks: ExitCode::resources (disk full, …): the older
-/// checkpoints are untouched.
-std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
-                                      std::span<const StateSlice> slices);
-
 /// "step-00000500"
 std::string checkpoint_name(int64_t step);
-/// The directories of such names, newest first.
+/// Where step-N is made, and where it lies while it is being deleted.
+std::filesystem::path making_of_checkpoint(const std::filesystem::path& root, int64_t step);
+std::filesystem::path trash_of_checkpoint(const std::filesystem::path& root, int64_t step);
+/// The directories of names like step-00000500, newest first.
 std::vector<std::pair<int64_t, std::filesystem::path>> list_steps(const std::filesystem::path& root);
+/// What earlier saves left half done: all that is being made or deleted.
+std::vector<std::filesystem::path> list_leftovers(const std::filesystem::path& root);
 
 }  // namespace ptrain

@@ -78,33 +78,36 @@ int64_t num_chunks(const Slice& slice, DType dtype) {
   return (slice.range.count + chunk_elements(dtype) - 1) / chunk_elements(dtype);
 }
 
-void write_slice(const File& file, StoredSlice& stored, const Shape& shape, DType dtype, Tensor source,
-                 std::vector<char>& staging) {
+void write_chunk(const File& file, StoredSlice& stored, const Shape& shape, DType dtype, Tensor source,
+                 int64_t index, std::vector<char>& staging) {
   check(source.is_contiguous() && source.numel() == stored.slice.numel(),
         "a slice of {} elements is written from a tensor {}", stored.slice.numel(), to_string(source.shape));
   const int64_t element_bytes = size_bytes(dtype);
-  staging.resize(static_cast<size_t>(chunk_bytes));
-  stored.crcs.clear();
-  for (int64_t index = 0; index < num_chunks(stored.slice, dtype); ++index) {
-    const Slice chunk = chunk_of(stored.slice, dtype, index);
-    const int64_t bytes = chunk.numel() * element_bytes;
-    const char* from = static_cast<const char*>(source.data) +
-                       (chunk.range.begin - stored.slice.range.begin) * size_bytes(source.dtype);
-    if (source.dtype != dtype) {
-      convert_elements(from, source.dtype, staging.data(), dtype, chunk.numel());
-      from = staging.data();
-    }
-    stored.crcs.push_back(crc32c(from, static_cast<size_t>(bytes)));
-    if (const auto offset = stretch_offset(stored, shape, chunk, element_bytes)) {
-      file.write_at(*offset, from, bytes);
-      continue;
-    }
-    CommonRuns runs(chunk, whole_of(shape));
-    while (const std::optional<CommonRun> run = runs.next()) {
-      file.write_at(stored.offset + run->b * element_bytes, from + run->a * element_bytes,
-                    run->count * element_bytes);
-    }
+  const Slice chunk = chunk_of(stored.slice, dtype, index);
+  const int64_t bytes = chunk.numel() * element_bytes;
+  const char* from = static_cast<const char*>(source.data) +
+                     (chunk.range.begin - stored.slice.range.begin) * size_bytes(source.dtype);
+  if (source.dtype != dtype) {
+    staging.resize(static_cast<size_t>(chunk_bytes));
+    convert_elements(from, source.dtype, staging.data(), dtype, chunk.numel());
+    from = staging.data();
   }
+  stored.crcs.at(static_cast<size_t>(index)) = crc32c(from, static_cast<size_t>(bytes));
+  if (const auto offset = stretch_offset(stored, shape, chunk, element_bytes))
+    return file.write_at(*offset, from, bytes);
+  CommonRuns runs(chunk, whole_of(shape));
+  while (const std::optional<CommonRun> run = runs.next()) {
+    file.write_at(stored.offset + run->b * element_bytes, from + run->a * element_bytes,
+                  run->count * element_bytes);
+  }
+}
+
+void write_slice(const File& file, StoredSlice& stored, const Shape& shape, DType dtype, Tensor source,
+                 std::vector<char>& staging) {
+  const int64_t chunks = num_chunks(stored.slice, dtype);
+  stored.crcs.assign(static_cast<size_t>(chunks), 0);
+  for (int64_t index = 0; index < chunks; ++index)
+    write_chunk(file, stored, shape, dtype, source, index, staging);
 }
 
 int64_t read_chunk(const File& file, const StoredTensor& tensor, const StoredSlice& stored, int64_t index,

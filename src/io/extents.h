@@ -40,6 +40,11 @@ inline constexpr int64_t chunk_bytes = int64_t{4} << 20;
 Slice chunk_of(const Slice& slice, DType dtype, int64_t index);
 int64_t num_chunks(const Slice& slice, DType dtype);
 
+/// Writes chunk `index` of a slice and notes its CRC in stored.crcs, which has room for all of them; see
+/// write_slice.
+void write_chunk(const File& file, StoredSlice& stored, const Shape& shape, DType dtype, Tensor source,
+                 int64_t index, std::vector<char>& staging);
+
 /// Writes a slice of a tensor and notes the CRCs in it. `source` holds the slice's elements one after another
 /// and is converted to `dtype` where its own differs. `staging` is scratch that grows to 4 MiB once. Errors:
 /// ExitCode::resources.

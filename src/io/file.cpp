@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 
 namespace ptrain {
 namespace {
@@ -125,6 +127,19 @@ void sync_directory(const std::filesystem::path& directory) {
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
   check(::rename(from.c_str(), to.c_str()) == 0, ExitCode::resources, "{}: cannot be renamed to {}: {}",
         from.string(), to.string(), std::strerror(errno));
+}
+
+bool remove_tree(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  if (error) log::warn("{}: cannot be removed: {}", path.string(), error.message());
+  return !error;
+}
+
+std::optional<int64_t> free_bytes(const std::filesystem::path& directory) {
+  struct statvfs status {};
+  if (::statvfs(directory.c_str(), &status) != 0 || status.f_blocks == 0) return std::nullopt;
+  return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 
 void make_directories(const std::filesystem::path& directory) {

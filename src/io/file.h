@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -52,6 +53,11 @@ class File {
 void sync_directory(const std::filesystem::path& directory);
 /// Renames within one file system. Errors: ExitCode::resources.
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Deletes a file or a whole directory; what cannot be deleted is said in a warning. Returns whether it is
+/// gone.
+bool remove_tree(const std::filesystem::path& path);
+/// Bytes that may still be written to the file system of a directory; nothing where it does not tell.
+std::optional<int64_t> free_bytes(const std::filesystem::path& directory);
 /// Makes a directory and its parents. Errors: ExitCode::resources.
 void make_directories(const std::filesystem::path& directory);
 

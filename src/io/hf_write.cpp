@@ -10,7 +10,6 @@ namespace ptrain {
 namespace {
 
 constexpr const char* single_name = "model.safetensors";
-constexpr const char* index_name = "model.safetensors.index.json";
 
 /// The tensors of each file, by number.
 std::vector<std::vector<size_t>> cut_into_files(const std::vector<HfTensor>& tensors,
@@ -59,45 +58,58 @@ HfPlan plan_hf_files(const std::vector<HfTensor>& tensors, int64_t max_file_byte
   return plan;
 }
 
+void create_hf_files(const std::filesystem::path& directory, const HfPlan& plan) {
+  for (const HfPlan::File& file : plan.files) {
+    File created = File::create(directory / file.name, file.layout.file_bytes);
+    created.write_at(0, file.layout.header.data(), static_cast<int64_t>(file.layout.header.size()));
+    created.sync();
+    created.close();
+  }
+}
+
+void write_hf_index(const std::filesystem::path& directory, const HfPlan& plan) {
+  if (!plan.index_text.empty()) write_text(directory / hf_index_name, plan.index_text);
+}
+
+HfTarget target_of(const HfPlan& plan, std::string_view name, const Slice& slice) {
+  const auto place = plan.places.find(name);
+  check(place != plan.places.end(), "{} is not among the tensors to write", name);
+  const HfPlan::File& file = plan.files[place->second.file];
+  const SafetensorsEntry& entry = file.layout.entries[place->second.entry];
+  check_inside(slice, entry.shape, name);
+  return {{file.name, entry.offset, Packing::in_tensor, slice, {}}, &entry};
+}
+
 HfWriter::HfWriter(Communicator& world, std::filesystem::path directory, HfPlan plan)
-    : world_(world), directory_(std::move(directory)), plan_(std::move(plan)), files_(plan_.files.size()) {
+    : world_(world), directory_(std::move(directory)), plan_(std::move(plan)) {
   agreed(world_, [&] {
     if (world_.rank() != 0) return;
     make_directories(directory_);
     // Names under which an older model would be found instead of the new one, or together with it.
-    for (const char* name : {single_name, index_name}) {
+    for (const char* name : {single_name, hf_index_name}) {
       std::error_code error;
       std::filesystem::remove(directory_ / name, error);
       check(!error, ExitCode::resources, "{}: cannot be removed: {}", (directory_ / name).string(),
             error.message());
     }
-    for (const HfPlan::File& file : plan_.files) {
-      ptrain::File created = ptrain::File::create(directory_ / file.name, file.layout.file_bytes);
-      created.write_at(0, file.layout.header.data(), static_cast<int64_t>(file.layout.header.size()));
-      created.sync();
-      created.close();
-    }
+    create_hf_files(directory_, plan_);
     sync_directory(directory_);
   });
 }
 
 void HfWriter::write(std::string_view name, const Slice& slice, Tensor source) {
-  const auto place = plan_.places.find(name);
-  check(place != plan_.places.end(), "{} is not among the tensors to write", name);
-  const auto [f, e] = place->second;
-  const HfPlan::File& planned = plan_.files[f];
-  const SafetensorsEntry& entry = planned.layout.entries[e];
-  check_inside(slice, entry.shape, name);
-  if (!files_[f]) files_[f] = File::open_for_writing(directory_ / planned.name);
-  StoredSlice stored{planned.name, entry.offset, Packing::in_tensor, slice, {}};
-  write_slice(files_[f], stored, entry.shape, entry.dtype, source, staging_);
+  auto [stored, planned] = target_of(plan_, name, slice);
+  const SafetensorsEntry& entry = *planned;
+  File& file = files_[stored.file];
+  if (!file) file = File::open_for_writing(directory_ / stored.file);
+  write_slice(file, stored, entry.shape, entry.dtype, source, staging_);
   StoredTensor& tensor =
       written_.try_emplace(entry.name, StoredTensor{entry.name, entry.shape, entry.dtype, {}}).first->second;
   tensor.slices.push_back(std::move(stored));
 }
 
 void HfWriter::sync() {
-  for (File& file : files_) {
+  for (auto& [name, file] : files_) {
     if (!file) continue;
     file.sync();
     file.close();
@@ -127,7 +139,7 @@ void HfWriter::finish() {
       }
     }
     if (world_.rank() != 0) return;
-    if (!plan_.index_text.empty()) write_text(directory_ / index_name, plan_.index_text);
+    write_hf_index(directory_, plan_);
     sync_directory(directory_);
   });
 }

@@ -43,6 +43,22 @@ inline constexpr int64_t max_hf_file_bytes = 5'000'000'000;  // of tensors, as t
 /// tensor never spans files. Errors: ExitCode::defect for a name given twice.
 HfPlan plan_hf_files(const std::vector<HfTensor>& tensors, int64_t max_file_bytes = max_hf_file_bytes);
 
+/// For one process: makes the files of a plan in their final length, headers written and on the disk. The
+/// directory is there. Errors: ExitCode::resources.
+void create_hf_files(const std::filesystem::path& directory, const HfPlan& plan);
+/// The index of the plan's files, where there are several. See create_hf_files.
+void write_hf_index(const std::filesystem::path& directory, const HfPlan& plan);
+
+/// Where a slice of a tensor goes: its file and the place in it, still without CRCs. `entry` as the file
+/// declares it. Errors (defect): no such tensor, or a slice outside of it.
+struct HfTarget {
+  StoredSlice stored;
+  const SafetensorsEntry* entry = nullptr;
+};
+HfTarget target_of(const HfPlan& plan, std::string_view name, const Slice& slice);
+
+inline constexpr const char* hf_index_name = "model.safetensors.index.json";
+
 /// Writes the files of a plan into a directory. The index comes last: until then nobody takes several files
 /// for a model. config.json and the like are the caller's.
 ///
@@ -71,7 +87,7 @@ class HfWriter {
   Communicator& world_;
   std::filesystem::path directory_;
   HfPlan plan_;
-  std::vector<File> files_;  // open where this rank wrote
+  std::map<std::string, File> files_;  // open where this rank wrote
   std::map<std::string, StoredTensor> written_;
   std::vector<char> staging_;
 };

@@ -13,6 +13,7 @@
 #include "parallel/comm/agree.h"
 #include "parallel/plan/print.h"
 #include "src/data/show_rows.h"
+#include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
 #include "src/train/config_check.h"
 #include "src/train/model_files.h"

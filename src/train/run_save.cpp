@@ -1,6 +1,7 @@
 #include "src/train/run.h"
 
 #include "parallel/comm/agree.h"
+#include "src/io/checkpoint_saver.h"
 #include "src/train/model_files.h"
 #include "src/train/state_files.h"
 

@@ -10,7 +10,7 @@
 #include "kernels/base/rng.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/self_comm.h"
-#include "src/io/checkpoint.h"
+#include "src/io/checkpoint_saver.h"
 #include "tests/io/checkpoint_state.h"
 
 namespace ptrain {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "parallel/plan/mesh.h"
-#include "src/io/checkpoint.h"
+#include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/ranks.h"

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/base/rng.h"
+#include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
 #include "src/train/model_files.h"
 #include "src/train/offload.h"

@@ -2,6 +2,7 @@
 // everywhere.
 #include <gtest/gtest.h>
 
+#include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
 #include "src/train/model_files.h"
 #include "src/train/resume.h"

@@ -1,0 +1,188 @@
+#include "src/io/checkpoint_saver.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "kernels/base/error.h"
+#include "parallel/comm/host_objects.h"
+
+namespace ptrain {
+namespace {
+
+// How long finish() works before it asks how the other ranks are: one that has failed ends the work of all.
+constexpr double patience_s = 0.5;
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Lets the calling thread run where nobody else wants to: on a CPU training has all cores.
+void step_back() {
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 19);
+}
+
+}  // namespace
+
+SaveProgress over_ranks(Communicator& world, const SaveProgress& mine) {
+  std::array<int64_t, 2> words = {mine.has_failed, -mine.finished};
+  world.all_reduce(Tensor(words.data(), {std::ssize(words)}, DType::i64), Reduce::max);
+  return {.finished = -words[1], .has_failed = words[0] != 0};
+}
+
+CheckpointSaver::CheckpointSaver(Communicator& world, const SavePart& part) : world_(world), part_(part) {}
+
+CheckpointSaver::~CheckpointSaver() {
+  is_over_ = true;
+  { const std::lock_guard lock(item_); }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+// ---- The thread
+// --------------------------------------------------------------------------------------------
+
+void CheckpointSaver::work() {
+  step_back();
+  std::unique_lock lock(item_);
+  while (true) {
+    wake_.wait(lock, [this] { return is_over_ || (is_open_ && !is_driven_); });
+    if (is_over_) return;
+    do_item();
+  }
+}
+
+void CheckpointSaver::do_item() {
+  try {
+    if (work_->advance()) return;
+    ++finished_;
+  } catch (const Error& error) {
+    error_ = error;
+  } catch (const std::exception& error) {
+    error_ = Error(ExitCode::resources, error.what(), std::source_location::current());
+  }
+  is_open_ = false;
+  has_failed_ = error_.has_value();
+}
+
+// ---- The caller
+// --------------------------------------------------------------------------------------------
+
+void CheckpointSaver::begin(SaveRequest request, std::span<const StateSlice> slices) {
+  check(is_idle(), "a save is begun while one is under way");
+  begin_s_ = now_s();
+  outcome_.reset();
+  work_ = std::make_unique<SaveWork>(part_, world_.rank(), std::move(request), slices);
+  int64_t bytes = work_->bytes();
+  part_.group.all_reduce(Tensor(&bytes, {1}, DType::i64));
+  work_->set_part_bytes(bytes);
+  enter_first(SavePhase::prepare);
+}
+
+void CheckpointSaver::save(SaveRequest request, std::span<const StateSlice> slices) {
+  is_driven_ = true;
+  begin(std::move(request), slices);
+  finish();
+}
+
+void CheckpointSaver::enter_first(SavePhase phase) {
+  entered_ = 0;
+  finished_ = 0;
+  has_failed_ = false;
+  error_.reset();
+  enter(phase);
+}
+
+void CheckpointSaver::enter(SavePhase phase) {
+  phase_ = phase;
+  ++entered_;
+  {
+    const std::lock_guard lock(item_);
+    work_->enter(phase);
+    is_open_ = true;
+  }
+  if (is_driven_) return;
+  if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  wake_.notify_one();
+}
+
+SaveProgress CheckpointSaver::progress() const {
+  return {.finished = finished_, .has_failed = has_failed_};
+}
+
+void CheckpointSaver::advance(const SaveProgress& all) {
+  if (is_idle()) return;
+  if (all.has_failed) return fail_together();
+  if (all.finished < entered_) return;
+  switch (phase_) {
+    case SavePhase::prepare:
+      return enter(SavePhase::write);
+    case SavePhase::write:
+      work_->set_shares(gather_text(part_.group, work_->share(), 0));
+      return enter(SavePhase::commit);
+    case SavePhase::commit:
+      return enter(SavePhase::clean);
+    case SavePhase::clean:
+    case SavePhase::discard:
+      return end();
+    case SavePhase::none:
+      break;
+  }
+}
+
+/// All ranks stop, learn why, and the leader deletes what there is.
+void CheckpointSaver::fail_together() {
+  const bool was_driven = is_driven_.exchange(true);
+  {
+    const std::lock_guard lock(item_);
+    is_open_ = false;
+  }
+  is_driven_ = was_driven;
+  try {
+    agree(world_, error_);
+  } catch (const AgreedError& error) {
+    if (error.code() != ExitCode::resources && error.code() != ExitCode::input) throw;
+    failure_ = error;
+  }
+  enter_first(SavePhase::discard);
+}
+
+void CheckpointSaver::end() {
+  outcome_ = SaveOutcome{.step = work_->request().step,
+                         .path = work_->path(),
+                         .error = std::exchange(failure_, std::nullopt),
+                         .seconds = now_s() - begin_s_};
+  work_.reset();
+  phase_ = SavePhase::none;
+}
+
+void CheckpointSaver::finish() {
+  is_driven_ = true;
+  while (!is_idle()) {
+    {
+      // The thread lets go after the item that it is at.
+      const std::lock_guard lock(item_);
+      for (const double begin_s = now_s(); is_open_ && now_s() - begin_s < patience_s;) do_item();
+    }
+    advance(over_ranks(world_, progress()));
+  }
+  is_driven_ = false;
+}
+
+std::optional<SaveOutcome> CheckpointSaver::take_outcome() {
+  return std::exchange(outcome_, std::nullopt);
+}
+
+std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
+                                      std::span<const StateSlice> slices) {
+  CheckpointSaver saver(world, {.group = world});
+  saver.save(request, slices);
+  const std::optional<SaveOutcome> outcome = saver.take_outcome();
+  if (outcome->error) throw AgreedError(*outcome->error);
+  return outcome->path;
+}
+
+}  // namespace ptrain
