@@ -46,8 +46,8 @@ struct SaveRequest {
   int64_t step = 0;
   int64_t keep = 2;               // newest checkpoints that stay; 0 = all
   std::vector<HfTensor> tensors;  // as the part's safetensors files shall hold them, the same on its ranks
-  std::string save;               // of several parts: see ManifestPart
   Json run = Json::object();      // kept in the manifest for the resume
+  std::string save;               // of several parts: see ManifestPart
 };
 
 /// "step-00000500"
