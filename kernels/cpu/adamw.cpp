@@ -152,7 +152,7 @@ void update_with_master(Context& context, const Factors<float>& factors, uint64_
 void gradient_scale(Context&, Tensor sums, double clip, double loss_scale, Tensor scale) {
   const double loss = sums.as<double>()[0], norm = std::sqrt(sums.as<double>()[1]) / loss_scale;
   const double clipped = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
-  *scale.as<double>() = std::isfinite(norm) && std::isfinite(loss) ? clipped / loss_scale
+  *scale.as<double>() = norm < largest_norm && std::isfinite(loss) ? clipped / loss_scale
                                                                    : std::numeric_limits<double>::quiet_NaN();
 }
 

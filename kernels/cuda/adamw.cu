@@ -183,7 +183,7 @@ __global__ void split_kernel(const float* wide, uint16_t* high, int16_t* low, in
 __global__ void gradient_scale_kernel(const double* sums, double clip, double loss_scale, double* scale) {
   const double loss = sums[0], norm = std::sqrt(sums[1]) / loss_scale;
   const double clipped = clip > 0 ? fmin(1.0, clip / (norm + 1e-6)) : 1.0;
-  const bool is_good = isfinite(norm) && isfinite(loss);
+  const bool is_good = norm < largest_norm && isfinite(loss);
   *scale = is_good ? clipped / loss_scale : std::numeric_limits<double>::quiet_NaN();
 }
 

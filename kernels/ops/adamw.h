@@ -5,6 +5,9 @@
 
 namespace ptrain {
 
+/// A norm of gradients from which on no update is made: their squares, which become moments, leave f32.
+inline constexpr double largest_norm = 1e18;
+
 struct AdamWStep {
   double learning_rate = 0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
@@ -14,8 +17,9 @@ struct AdamWStep {
 };
 
 /// What multiplies the gradients before the update: 1 / loss_scale, and where `clip` > 0 also min(1, clip /
-/// (norm + 1e-6)) with norm = sqrt(square sum) / loss_scale. NaN where loss or norm is not finite: then the
-/// update changes nothing.   sums: (2) f64, loss and square sum of the gradients   scale: (1) f64
+/// (norm + 1e-6)) with norm = sqrt(square sum) / loss_scale. NaN where the loss is not finite or the norm is
+/// not below largest_norm: then the update changes nothing.
+/// sums: (2) f64, loss and square sum of the gradients   scale: (1) f64
 void gradient_scale(Context& context, Tensor sums, double clip, double loss_scale, Tensor scale);
 
 /// m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w = w (1 - lr wd) - lr mhat / (sqrt(vhat) + eps), with

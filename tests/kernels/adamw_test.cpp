@@ -237,9 +237,12 @@ TEST(GradientScale, ClipsUnscalesAndRefusesWhatIsNotFinite) {
   struct Case {
     double loss, squares, clip, loss_scale, expected;
   };
-  for (const Case& c : {Case{1, 16, 0, 1, 1}, Case{1, 16, 8, 1, 1}, Case{1, 16, 1, 1, 1 / (4 + 1e-6)},
-                        Case{1, 16, 1, 2, 1 / (2 + 1e-6) / 2}, Case{1, 16, 0, 4, 0.25}, Case{1, 0, 1, 1, 1},
-                        Case{nan, 16, 0, 1, nan}, Case{1, inf, 1, 1, nan}, Case{inf, 1, 1, 1, nan}}) {
+  for (const Case& c :
+       {Case{1, 16, 0, 1, 1}, Case{1, 16, 8, 1, 1}, Case{1, 16, 1, 1, 1 / (4 + 1e-6)},
+        Case{1, 16, 1, 2, 1 / (2 + 1e-6) / 2}, Case{1, 16, 0, 4, 0.25}, Case{1, 0, 1, 1, 1},
+        Case{nan, 16, 0, 1, nan}, Case{1, inf, 1, 1, nan}, Case{inf, 1, 1, 1, nan}, Case{1, nan, 1, 1, nan},
+        Case{1, 1e60, 1, 1, nan}, Case{1, 1e60, 1, 0x1p60, 1 / (1e30 / 0x1p60 + 1e-6) / 0x1p60},
+        Case{1, 1e34, 0, 1, 1}}) {
     double sums[2] = {c.loss, c.squares}, factor = 7;
     Context context = cpu_context();
     gradient_scale(context, Tensor(sums, {2}, DType::f64), c.clip, c.loss_scale, number(factor));

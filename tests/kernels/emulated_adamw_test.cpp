@@ -215,6 +215,8 @@ TEST(GradientScaleTwins, ClipsUnscalesAndRefusesWhatIsNotFinite) {
                         {1, inf, 1, 1},
                         {inf, 1, 1, 1},
                         {1, nan, 1, 1},
+                        {1, 1e60, 1, 1},
+                        {1, 1e34, 0, 1},
                         {1, 16, 0, 65536}}) {
     TwinTensor sums(device, {2}, DType::f64), scale(device, {1}, DType::f64);
     sums.set(std::vector<double>{c.loss, c.squares}), scale.fill(7);
