@@ -119,6 +119,45 @@ std::unique_ptr<TokenFile> cached_text(const std::vector<std::filesystem::path>&
   return file;
 }
 
+/// A token file that names its documents by the lines they were made of: each line that is not blank gave
+/// one.
+class CachedText : public DocumentSource {
+ public:
+  CachedText(std::unique_ptr<TokenFile> tokens, std::vector<std::filesystem::path> text)
+      : tokens_(std::move(tokens)), text_(std::move(text)) {}
+  int64_t size() const override { return tokens_->size(); }
+  int64_t length(int64_t sample) const override { return tokens_->length(sample); }
+  void read(int64_t sample, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const override {
+    tokens_->read(sample, begin, ids, labels);
+  }
+  /// Reads the text up to there: for messages of what has gone wrong.
+  std::string name(int64_t sample) const override {
+    try {
+      return place_of(TextFiles(text_), sample);
+    } catch (const Error&) {  // the text is not there any more, or has changed
+      return tokens_->name(sample);
+    }
+  }
+
+ private:
+  std::string place_of(const TextFiles& files, int64_t sample) const {
+    int64_t documents = 0, newlines = 0;
+    for (size_t i = 0; i < files.blocks().size(); ++i) {
+      const TextBlock& block = files.blocks()[i];
+      if (i > 0 && block.file != files.blocks()[i - 1].file) newlines = 0;
+      const std::vector<Line> lines = files.lines(block, newlines).lines;
+      if (sample < documents + std::ssize(lines))
+        return files.where(block.file, lines[static_cast<size_t>(sample - documents)].number);
+      documents += std::ssize(lines);
+      newlines += files.scan(block).newlines;
+    }
+    return tokens_->name(sample);
+  }
+
+  std::unique_ptr<TokenFile> tokens_;
+  std::vector<std::filesystem::path> text_;
+};
+
 /// The text's documents in memory: every rank encodes all of it.
 std::unique_ptr<DocumentSource> text_in_memory(const std::vector<std::filesystem::path>& paths,
                                                const DatasetOptions& options, const Encoding& encoding,
@@ -197,7 +236,8 @@ std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encod
     } else if (options.cache_directory.empty()) {
       sources.push_back(text_in_memory(section.text, options, encoding, comm));
     } else {
-      sources.push_back(cached_text(section.text, options, encoding, comm));
+      sources.push_back(
+          std::make_unique<CachedText>(cached_text(section.text, options, encoding, comm), section.text));
     }
   }
   auto dataset = std::make_unique<Dataset>(std::move(sources));

@@ -204,6 +204,18 @@ TEST_F(DatasetTest, WithoutACacheDirectoryTextStaysInMemory) {
   EXPECT_FALSE(std::filesystem::exists(root() / "cache"));
 }
 
+TEST_F(DatasetTest, CachedDocumentsAreNamedByTheirLinesAsWell) {
+  put(root() / "a.jsonl", "\none\n \nTWO\n");
+  put(root() / "b.jsonl", "three\n");
+  const auto comm = make_self_communicator();
+  const auto dataset = open_dataset(options({"a.jsonl", "b.jsonl"}), letters(), *comm);
+  EXPECT_EQ(dataset->name(0), (root() / "a.jsonl").string() + ":2");
+  EXPECT_EQ(dataset->name(1), (root() / "a.jsonl").string() + ":4");
+  EXPECT_EQ(dataset->name(2), (root() / "b.jsonl").string() + ":1");
+  std::filesystem::remove(root() / "a.jsonl");
+  EXPECT_TRUE(dataset->name(1).ends_with(": document 1")) << dataset->name(1);
+}
+
 TEST_F(DatasetTest, PreprocessedFilesAreUsedAsTheyAreAndMixWithText) {
   put(root() / "a.jsonl", "one\nTWO\n");
   put(root() / "b.jsonl", "three\n");
