@@ -122,10 +122,12 @@ Run run_steps(Trainer& trainer, const Batches& batches, int64_t steps) {
   Run run{.start_s = process_age_s()};
   MemoryWatch memory(trainer.model().context().device);
   run.first = trainer.step(batches, 1, steps + 1);
+  check_finite(run.first);
   memory.look();
   std::vector<double> seconds;
   for (int64_t step = 2; step <= steps + 1; ++step) {
     run.last = trainer.step(batches, step, steps + 1);
+    check_finite(run.last);
     seconds.push_back(run.last.step_s);
     memory.look();
   }

@@ -292,6 +292,7 @@ void RunCheck::take_a_step() {
   while (training_.batches->supervised(step) == 0) ++step;  // count() saw that there is one
   const int64_t steps = std::max(step, training_.batches->steps_per_epoch(0));
   const StepResult result = trainer.step(*training_.batches, step, steps);
+  agreed(world_, [&] { check_finite(result); });
   say("one step        loaded in {:.2f} s; step {}: loss {:.4f}, gradient norm {:.3f}, {:.2f} s",
       loaded_s - begin_s, step, result.loss, result.grad_norm, result.step_s);
   save_and_read_back(trainer);

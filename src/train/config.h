@@ -81,6 +81,7 @@ struct Config {
     Recompute recompute = Recompute::none;
     Deterministic deterministic = Deterministic::no;
     double hang_timeout_s = 300;
+    int64_t max_bad_steps = 3;  // in a row, before the run goes back to its last snapshot; 0 = stop at once
   };
 
   struct Checkpoint {

@@ -273,6 +273,13 @@ std::vector<Key> run_keys() {
                                           .help = "a step without progress for so long is a hang",
                                           .min = 0,
                                           .is_min_open = true}),
+      row<&C::train, &T::max_bad_steps>(
+          {.path = "train.max_bad_steps",
+           .unit = "steps",
+           .help = "in a row without a finite loss and gradient: skipped, then the run goes back to its last "
+                   "snapshot, once; 0 = stop at the first one",
+           .min = 0,
+           .max = max_rows}),
       row<&C::checkpoint, &K::every>({.path = "checkpoint.every",
                                       .unit = "steps",
                                       .help = "between checkpoints; 0 = only at the end",

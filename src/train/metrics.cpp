@@ -24,12 +24,39 @@ std::string clock_text(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+std::string norm_text(double norm) {
+  return norm < 1e6 ? fmt::format("{:.3f}", norm) : fmt::format("{:.3e}", norm);
+}
+
 std::string memory_text(int64_t bytes) {
   const double mib = static_cast<double>(bytes) / (1 << 20);
   return mib >= 1024 ? fmt::format("{:.2f} GiB", mib / 1024) : fmt::format("{:.0f} MiB", mib);
 }
 
+std::string_view reason_of(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::updated:
+      break;
+    case Outcome::no_supervision:
+      return "no supervised token";
+    case Outcome::scale_overflow:
+      return "the loss scale was too large";
+    case Outcome::not_finite:
+      return "not finite";
+    case Outcome::passed_over:
+      return "its rows are passed over";
+  }
+  return "";
+}
+
 }  // namespace
+
+void check_finite(const StepResult& result) {
+  check(result.outcome != Outcome::not_finite, ExitCode::numerical,
+        "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
+        "data of this step, or lower optimizer.learning_rate",
+        result.step, result.loss, result.grad_norm);
+}
 
 std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress) {
   if (!progress.peak_flops) return std::nullopt;
@@ -80,12 +107,12 @@ Json metrics_row(const StepResult& result, const RunProgress& progress, double t
 std::string step_line(const StepResult& result, const RunProgress& progress) {
   const auto mfu = model_flops_utilisation(result, progress);
   std::string line =
-      fmt::format("step {}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tokens/s", result.step,
-                  progress.steps, result.loss, result.grad_norm, result.learning_rate, tokens_per_s(result));
+      fmt::format("step {}/{}  loss {:.4f}  norm {}  lr {:.2e}  {:.0f} tokens/s", result.step, progress.steps,
+                  result.loss, norm_text(result.grad_norm), result.learning_rate, tokens_per_s(result));
   if (mfu) line += fmt::format("  mfu {:.1f} %", *mfu * 100);
   line += fmt::format("  {}  left {}", memory_text(progress.peak_memory_bytes),
                       clock_text(progress.seconds_left));
-  if (result.is_skipped) line += "  skipped: no supervised token";
+  if (result.is_skipped()) line += fmt::format("  skipped: {}", reason_of(result.outcome));
   return line;
 }
 

@@ -10,6 +10,15 @@
 
 namespace ptrain {
 
+/// What became of a step; only the first changed the model.
+enum class Outcome {
+  updated,
+  no_supervision,  // no token was supervised
+  scale_overflow,  // fp16: the loss scale was too large and has been halved
+  not_finite,      // loss or gradients were NaN, infinite or beyond largest_norm
+  passed_over,     // its rows were left out, see judge.h
+};
+
 /// One optimizer step, over the whole mesh.
 struct StepResult {
   int64_t step = 0;      // from 1
@@ -22,9 +31,14 @@ struct StepResult {
   double step_s = 0;
   double exposed_communication =
       0;  // share of step_s in which this rank waited for messages and collectives; NaN: not known (GPUs)
-  bool is_skipped = false;  // no supervised token, or in fp16 a gradient that overflowed: nothing was updated
-  double loss_scale = 1;    // of the step after this one; fp16 alone moves it
+  Outcome outcome = Outcome::updated;
+  double loss_scale = 1;  // of the step after this one; fp16 alone moves it
+
+  bool is_skipped() const { return outcome != Outcome::updated; }
 };
+
+/// Throws (numerical) where the step's loss or gradients were not finite: for who has no better answer.
+void check_finite(const StepResult& result);
 
 /// What surrounds a step.
 struct RunProgress {

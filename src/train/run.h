@@ -1,6 +1,6 @@
 // A run in its parts: what train_loop.h starts. Only for the files that define it: run_setup.cpp (up to the
-// first step), train_loop.cpp (the steps), run_save.cpp (checkpoints and the model), run_log.cpp (what is
-// written down).
+// first step), train_loop.cpp (the steps), run_save.cpp (checkpoints and the model), run_judge.cpp (steps
+// that are not finite), run_log.cpp (what is written down).
 #pragma once
 
 #include <filesystem>
@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "src/io/hf_dir.h"
+#include "src/train/judge.h"
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
@@ -32,7 +33,8 @@ class Run {
         config_(loaded.config),
         environment_(environment),
         world_(environment.world),
-        output_(config_.output) {}
+        output_(config_.output),
+        judge_(config_.train.max_bad_steps) {}
 
   ExitCode go();
   /// <output>/failure.json: who failed, where and why. Written by the rank that speaks, once the output is
@@ -57,6 +59,11 @@ class Run {
   void resume();
   void open_logs();
   bool train();
+  StepResult take_step(int64_t step);
+  std::string blame(const StepResult& result);
+  bool goes_back(const StepResult& result);
+  bool has_damaged_state(int64_t step);
+  void go_back(std::string_view why);
   void save(int64_t step);
   bool is_stop_wanted();
   void log(const StepResult& result);
@@ -85,6 +92,8 @@ class Run {
   TensorBoard tensorboard_;
   RunProgress progress_;
   double mean_step_s_ = 0;
+  Judge judge_;
+  bool is_save_owed_ = false;  // one was due while the run was in doubt
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   std::filesystem::path last_checkpoint_;

@@ -33,7 +33,7 @@ void Run::open_logs() {
 void Run::log(const StepResult& result) {
   const int64_t ran = result.step - done_steps_;
   mean_step_s_ += (result.step_s - mean_step_s_) / static_cast<double>(std::min<int64_t>(ran, 50));
-  progress_.skipped_steps += result.is_skipped;
+  progress_.skipped_steps += result.is_skipped();
   progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
   if (!is_logged(result.step)) return;
   StepResult everywhere = result;

@@ -43,14 +43,26 @@ bool Run::train() {
     step_ = step;
     fault::point("step", step);
     if (trace_ && is_logged(step)) trace_->tracer().begin(step);
-    const StepResult result = trainer_->step(*training_.batches, step, steps_);
+    const StepResult result = take_step(step);
     log(result);
+    if (goes_back(result)) {
+      step = done_steps_;
+      continue;
+    }
     const bool is_last = step == steps_;
     const bool is_stop = !is_last && is_stop_wanted();
     const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
     if (validation_.batches && (is_eval_due || is_last)) evaluate(step);
-    const bool is_save_due = config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
-    if (is_save_due || is_last || is_stop) save(step);
+    is_save_owed_ |= config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
+    if ((is_save_owed_ && !judge_.is_in_doubt()) || is_last || is_stop) {
+      if (has_damaged_state(step)) {
+        step = done_steps_;
+        continue;
+      }
+      save(step);
+      judge_.note_snapshot(step);
+      is_save_owed_ = false;
+    }
     if (trace_) trace_->write();
     if (is_stop) return false;
   }

@@ -73,7 +73,10 @@ class Trainer::Hooks : public UnitHooks {
     if (trainer_.plan_.has_unit_gradients()) trainer_.gradients_.open(bucket_of(unit));
   }
   void close_gradients(int64_t unit) override {
-    if (trainer_.plan_.has_unit_gradients()) trainer_.gradients_.close(bucket_of(unit));
+    if (!trainer_.plan_.has_unit_gradients()) return;
+    trainer_.plant(bucket_of(unit));
+    trainer_.look_at_gradients({unit, 1}, -1);
+    trainer_.gradients_.close(bucket_of(unit));
   }
 
  private:
@@ -94,6 +97,7 @@ class Trainer::Work : public StageWork {
     stage.forward(action.slot, pass_, loss_scale_, trainer_.loss_of(action.micro));
     if (trainer_.shows_logits_ != nullptr && stage.has_head())
       trainer_.show_logits(stage, action.slot, action.micro);
+    if (stage.has_head()) trainer_.look_at_loss(action.micro);
     trainer_.look();
   }
   void backward(const Action& action) override {
@@ -101,6 +105,7 @@ class Trainer::Work : public StageWork {
     const Range units =
         action.bucket < 0 ? stage.units() : stage.bucket_units().at(static_cast<size_t>(action.bucket));
     stage.backward(action.slot, units, action.kind);
+    if (!trainer_.plan_.has_unit_gradients()) trainer_.look_at_gradients(units, action.micro);
     trainer_.look();
   }
   void hand(const Action& action) override {
@@ -114,6 +119,8 @@ class Trainer::Work : public StageWork {
     const int bucket = trainer_.model_.layout().bucket_of(action.chunk, action.bucket);
     Tracer* const tracer = trainer_.comms_.data->size() == 1 ? trainer_.tracer_ : nullptr;
     const double begin_s = tracer != nullptr ? tracer->now_s() : 0;
+    trainer_.plant(bucket);
+    trainer_.look_at_gradients(trainer_.model_.layout().buckets[static_cast<size_t>(bucket)].units, -1);
     trainer_.gradients_.start(bucket);
     // Nothing of it is under way then: it was the sum of what tensor ranks have copies of.
     if (tracer != nullptr)
@@ -216,8 +223,8 @@ void Trainer::note_new_parameters() {
 }
 
 Trainer::~Trainer() {
-  // Nobody else waits for parameters that are still under way when a run ends. Where it ends by an error, that
-  // error is what counts.
+  // Nobody else waits for parameters that are still under way when a run ends. Where it ends by an error,
+  // that error is what counts.
   try {
     parameters_.finish();
   } catch (const Error&) {
@@ -255,11 +262,12 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
                     .supervised_tokens = counts[0],
                     .tokens = counts[1],
                     .padded_tokens = plan_.parallel.global * plan_.parallel.sequence_length};
-  result.is_skipped = counts[0] == 0;
-  if (!result.is_skipped) {
+  if (counts[0] == 0) result.outcome = Outcome::no_supervision;
+  if (!result.is_skipped()) {
     // 2. Forward and backward; buckets are summed over the data axis as they become whole.
     phase.next("forward and backward");
     model_.clear();
+    planted_ = planted_value(step);
     play(train_, Pass::train, loss_scale_.value() / static_cast<double>(counts[0]));
     phase.next("sums of gradients");
     gradients_.finish();
@@ -281,15 +289,13 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
                              phase);
     result.loss = sums.loss / static_cast<double>(counts[0]);
     result.grad_norm = std::sqrt(sums.squares) / loss_scale_.value();
-    const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
-    check(is_finite || loss_scale_.may_shrink(), ExitCode::numerical,
-          "step {}: loss {}, gradient norm {}: not finite, the weights are as before this step; look at the "
-          "data of this step, or lower optimizer.learning_rate",
-          step, result.loss, result.grad_norm);
-    loss_scale_.note(is_finite);
-    result.is_skipped = !is_finite;
+    // The very number that the update went by, made from sums that have the same bits on every rank.
+    const bool is_updated = !std::isnan(sums.scale);
+    if (!is_updated)
+      result.outcome = loss_scale_.may_shrink() ? Outcome::scale_overflow : Outcome::not_finite;
+    loss_scale_.note(is_updated);
     result.loss_scale = loss_scale_.value();
-    updates_ += is_finite;
+    updates_ += is_updated;
   }
   result.step_s = now_s() - begin_s;
   // Not a number on a GPU, whose host does not wait for messages.
@@ -355,7 +361,8 @@ Trainer::Sums Trainer::read_sums() {
   transfer(context_, scalars_, host);
   if (context_.stream != nullptr) context_.stream->synchronize();
   const auto numbers = host.span<const double>();
-  Sums sums{.squares = numbers[static_cast<size_t>(plan_.losses())]};
+  Sums sums{.squares = numbers[static_cast<size_t>(plan_.losses())],
+            .scale = numbers[static_cast<size_t>(scale_range(plan_).begin)]};
   for (double loss : numbers.first(static_cast<size_t>(plan_.losses()))) sums.loss += loss;
   return sums;
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "parallel/comm/mesh_comms.h"
@@ -30,6 +31,23 @@ struct Evaluation {
   int64_t tokens = 0;  // not padding
 };
 
+/// Where numbers stop being finite: the place nearest to the cause, the same on all ranks.
+struct FaultSite {
+  enum class What {
+    weight,        // of the model, or
+    first_moment,  // of the optimizer: the damage is older than this step
+    second_moment,
+    loss,      // of a micro-batch
+    gradient,  // of the loss in a weight
+    nothing,   // it did not come again
+  };
+  What what = What::nothing;
+  int rank = -1;
+  std::string tensor;  // weight, moments, gradient: HF name
+  int data = -1;       // loss, gradient: the rank's data coordinate
+  int micro = -1;      // and its micro-batch; -1: not known
+};
+
 /// Receives, on the last stage's first tensor rank of each data rank, the logits of a micro-batch over the
 /// whole vocabulary. `logits`: (N, V) f32, rows in the order of the micro-batch; valid during the call.
 using LogitsOf = std::function<void(int64_t step, int micro, Tensor logits)>;
@@ -46,6 +64,12 @@ class Trainer {
   StepResult step(const Batches& batches, int64_t step, int64_t steps);
   /// Loss over steps 1 … steps of `batches`, forward alone.
   Evaluation evaluate(const Batches& batches, int64_t steps, const LogitsOf& each = {});
+
+  /// A collective, after a step that was not finite: looks through weights and moments, then computes the
+  /// step again and looks at every loss and gradient before it is summed. Slow; changes no weight.
+  FaultSite find_fault(const StepResult& step);
+  /// A collective: whether weights and moments are numbers below largest_norm.
+  bool has_finite_state();
 
   const Plan& plan() const { return plan_; }
   int rank() const { return rank_; }
@@ -75,6 +99,7 @@ class Trainer {
  private:
   class Work;
   class Hooks;
+  struct Probe;
 
   void watch(Tracer* tracer);
   void look();
@@ -84,12 +109,19 @@ class Trainer {
   void play(Pipeline& pipeline, Pass pass, double loss_scale);
   void sum_up(Pass pass);
   struct Sums {
-    double loss = 0, squares = 0;
+    double loss = 0, squares = 0, scale = 0;  // scale: see gradient_scale()
   };
   Sums read_sums();
   Sums update(const AdamWStep& step, PhaseSpan& phase);
   void sum_over_data(std::array<int64_t, 2>& counts);
   int64_t loss_of(int micro) const;
+  bool is_beyond(const std::vector<Tensor>& values, double limit);
+  void look_at_state(Probe& probe);
+  void look_at_loss(int micro);
+  void look_at_gradients(Range units, int micro);
+  FaultSite first_of(const Probe& probe);
+  static std::optional<float> planted_value(int64_t step);
+  void plant(int bucket);
   void show_logits(Stage& stage, int slot, int micro);
 
   ModelSpec spec_;
@@ -117,6 +149,8 @@ class Trainer {
   int64_t evaluated_step_ = 0;
   int64_t updates_ = 0;
   Tracer* tracer_ = nullptr;
+  Probe* probe_ = nullptr;        // while find_fault() looks
+  std::optional<float> planted_;  // a fault on purpose: the next gradient that is whole becomes this
 };
 
 }  // namespace ptrain

@@ -126,8 +126,9 @@ void Verification::read_data() {
 /// A step that updates: in fp16 the first ones may only find the loss scale.
 StepResult Verification::step(Trainer& trainer, const Batches& batches, int64_t step) const {
   StepResult result = trainer.step(batches, step, all_steps_);
-  for (int i = 0; result.is_skipped && i < most_overflows; ++i)
+  for (int i = 0; result.outcome == Outcome::scale_overflow && i < most_overflows; ++i)
     result = trainer.step(batches, step, all_steps_);
+  check_finite(result);
   return result;
 }
 

@@ -283,11 +283,11 @@ TEST(Offload, AStepWhoseGradientsOverflowChangesNothingAndTheNextOneGoesOn) {
     const State before = state_of(*trainer);
     const double scale = trainer->loss_scale().value();
     trainer->loss_scale().restore(0x1p120, 0);
-    EXPECT_TRUE(trainer->step(batches, 2, golden().steps).is_skipped);
+    EXPECT_TRUE(trainer->step(batches, 2, golden().steps).is_skipped());
     EXPECT_EQ(trainer->updates(), 1);
     EXPECT_TRUE(state_of(*trainer) == before);
     trainer->loss_scale().restore(scale, 0);
-    EXPECT_FALSE(trainer->step(batches, 3, golden().steps).is_skipped);
+    EXPECT_FALSE(trainer->step(batches, 3, golden().steps).is_skipped());
     EXPECT_FALSE(state_of(*trainer) == before);
   });
 }
