@@ -24,6 +24,7 @@ int run_inspect(const Arguments& arguments);
 int run_plan(const Arguments& arguments);
 int run_preprocess(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
+int run_report(const Arguments& arguments);
 int run_train(const Arguments& arguments);
 int run_verify(const Arguments& arguments);
 int run_version(const Arguments& arguments);

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <string_view>
 
 namespace ptrain::log {
@@ -11,6 +12,11 @@ enum class Level { debug, info, warning, error };
 
 /// Set once at start by launch/; ranks other than 0 speak from `warning` up, with their rank in front.
 void configure(Level level, int rank, int world);
+/// Also writes every line of this process, those of other ranks' silence too, to the end of a file, with the
+/// time in front. False where it cannot be opened: then nothing changes for stderr.
+bool keep_in(const std::string& path);
+/// While there is a line on the terminal that is written over and over, messages clear it first.
+void set_live_line(bool is_there);
 void write(Level level, std::string_view text);
 
 template <class... Args>

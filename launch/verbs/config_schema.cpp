@@ -1,4 +1,4 @@
-// ptrain config-schema: the JSON Schema of the configuration on stdout.
+// ptrain config-schema: the JSON Schema of the configuration on stdout, or what docs/ has of it.
 #include <fmt/core.h>
 
 #include "launch/verbs.h"
@@ -6,8 +6,14 @@
 
 namespace ptrain {
 
-int run_config_schema(const Arguments&) {
-  fmt::print("{}\n", config_schema().dump(2));
+int run_config_schema(const Arguments& arguments) {
+  if (arguments.has("markdown")) {
+    fmt::print("{}", config_reference());
+  } else if (arguments.has("moving")) {
+    fmt::print("{}", moving_table());
+  } else {
+    fmt::print("{}\n", config_schema().dump(2));
+  }
   return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "launch/peak_file.h"
 #include "launch/runtime.h"
 #include "launch/sagemaker.h"
+#include "launch/terminal.h"
 #include "launch/verbs.h"
 #include "src/train/train_loop.h"
 
@@ -33,6 +34,7 @@ int run_train(const Arguments& arguments) {
       check(objection.empty(), ExitCode::usage, "{}", objection);
     });
     doctor::check_machine(runtime.session, arguments);
+    Terminal terminal(arguments.variable("TERM"));
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code =
         run_training(loaded, {.world = runtime.world,
@@ -45,11 +47,8 @@ int run_train(const Arguments& arguments) {
                               .hosts = runtime.session.hosts(),
                               .job = job == nullptr ? "" : job,
                               .peak_flops = measured_peak(runtime, loaded.config),
-                              .say =
-                                  [](std::string_view line) {
-                                    fmt::print("{}\n", line);
-                                    std::fflush(stdout);
-                                  },
+                              .say = [&](std::string_view line) { terminal.say(line); },
+                              .show_step = terminal.step_shower(),
                               .is_stop_wanted = [] { return is_stop_signalled != 0; }});
     return static_cast<int>(code);
   });

@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "src/io/json.h"
+#include "src/train/foreign_keys.h"
 
 namespace ptrain {
 namespace {
@@ -14,7 +15,22 @@ std::string place_of(std::string_view file, int line, int column) {
   return fmt::format("{}:{}:{}", file, line, column);
 }
 
+/// A name of another trainer's, where none of our keys ends in it.
+void refuse_foreign(std::string_view place, std::string_view path) {
+  const ForeignKey* foreign = find_foreign(path);
+  if (foreign == nullptr) return;
+  const std::string last = fmt::format(".{}", path.substr(path.rfind('.') + 1));
+  if (std::ranges::any_of(config_keys(), [&](const Key& key) { return key.path.ends_with(last); })) return;
+  if (foreign->ours.empty()) {
+    fail(ExitCode::usage, "{}: unknown key {}; {} has it, here there is none: {}", place, path,
+         foreign->whose, foreign->note);
+  }
+  fail(ExitCode::usage, "{}: unknown key {}; what {} calls so is {} here{}{}", place, path, foreign->whose,
+       foreign->ours, foreign->note.empty() ? "" : ": ", foreign->note);
+}
+
 [[noreturn]] void unknown_key(std::string_view place, std::string_view path) {
+  refuse_foreign(place, path);
   const std::string_view nearest = nearest_key(path);
   if (!nearest.empty()) {
     const bool is_map = is_section(nearest);

@@ -19,4 +19,9 @@ Config with_absolute_paths(Config config, const std::filesystem::path& working_d
 /// JSON Schema (2020-12) of the YAML file, with defaults and units.
 Json config_schema();
 
+/// docs/configuration.md: a table of each section's keys, with values, defaults and meanings.
+std::string config_reference();
+/// docs/moving.md's table: other trainers' names and ours.
+std::string moving_table();
+
 }  // namespace ptrain

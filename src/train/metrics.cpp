@@ -2,7 +2,9 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/base/runtime.h"
 
@@ -114,6 +116,34 @@ std::string step_line(const StepResult& result, const RunProgress& progress) {
                       clock_text(progress.seconds_left));
   if (result.is_skipped()) line += fmt::format("  skipped: {}", reason_of(result.outcome));
   return line;
+}
+
+std::string summary_line(const StepResult& last, const RunProgress& progress) {
+  const double mean =
+      progress.losses > 0 ? progress.loss_sum / static_cast<double>(progress.losses) : last.loss;
+  return fmt::format(
+      "steps {} to {}: loss {:.4f} in the last step, {:.4f} in the mean of all {}; {} tokens in {}, {:.0f} "
+      "tokens/s",
+      progress.first_step, last.step, last.loss, mean, progress.losses, progress.tokens,
+      clock_text(progress.seconds),
+      progress.seconds > 0 ? static_cast<double>(progress.tokens) / progress.seconds : 0.0);
+}
+
+std::string live_line(const StepResult& result, const RunProgress& progress, int columns) {
+  const auto mfu = model_flops_utilisation(result, progress);
+  std::vector<std::string> parts = {fmt::format("{}/{}", result.step, progress.steps),
+                                    fmt::format("loss {:.4f}", result.loss),
+                                    fmt::format("left {}", clock_text(progress.seconds_left)),
+                                    fmt::format("{:.0f} tokens/s", tokens_per_s(result))};
+  if (mfu) parts.push_back(fmt::format("mfu {:.1f} %", *mfu * 100));
+  std::string text;
+  for (const std::string& part : parts)
+    if (std::ssize(text) + std::ssize(part) + 2 < columns) text += (text.empty() ? "" : "  ") + part;
+  const int room = std::min(columns - static_cast<int>(text.size()) - 4, 40);
+  if (room < 5) return text;
+  const auto full = static_cast<int>(progress.steps > 0 ? room * result.step / progress.steps : room);
+  return fmt::format("[{}{}] {}", std::string(static_cast<size_t>(full), '#'),
+                     std::string(static_cast<size_t>(room - full), '.'), text);
 }
 
 }  // namespace ptrain

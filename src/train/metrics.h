@@ -42,6 +42,7 @@ void check_finite(const StepResult& result);
 
 /// What surrounds a step.
 struct RunProgress {
+  int64_t first_step = 1;         // of this start
   int64_t steps = 0;              // of the whole run
   int64_t skipped_steps = 0;      // so far
   int64_t peak_memory_bytes = 0;  // largest resident set of a rank
@@ -49,6 +50,11 @@ struct RunProgress {
   double flops_per_token = 0;
   std::optional<double> peak_flops;  // of all ranks together; unknown: no MFU
   double seconds_left = 0;
+  // Over the steps of this start that had a loss:
+  double loss_sum = 0;
+  int64_t losses = 0;
+  int64_t tokens = 0;
+  double seconds = 0;
 };
 
 /// A collective: the largest resident set of a rank; of GPUs what is taken of their memory, by everybody.
@@ -59,6 +65,11 @@ double mean_over(Communicator& world, double value);
 /// result.exposed_communication as the mean over ranks.
 Json metrics_row(const StepResult& result, const RunProgress& progress, double time);
 std::string step_line(const StepResult& result, const RunProgress& progress);
+/// What is over when a run ends: "steps 1 to 50: loss 1.2345 in the last, 2.3456 in the mean; …".
+std::string summary_line(const StepResult& last, const RunProgress& progress);
+/// A line that replaces itself on a terminal, at most `columns` wide, without a newline: a bar, then what of
+/// step_line has room.
+std::string live_line(const StepResult& result, const RunProgress& progress, int columns);
 std::optional<double> model_flops_utilisation(const StepResult& result, const RunProgress& progress);
 
 }  // namespace ptrain

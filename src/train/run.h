@@ -51,6 +51,7 @@ class Run {
   }
 
   void claim_output();
+  void keep_log() const;
   void read_model();
   void open_data();
   bool look_for_checkpoint();
@@ -91,6 +92,7 @@ class Run {
   MetricsFile metrics_;
   TensorBoard tensorboard_;
   RunProgress progress_;
+  StepResult last_result_;
   double mean_step_s_ = 0;
   Judge judge_;
   bool is_save_owed_ = false;  // one was due while the run was in doubt

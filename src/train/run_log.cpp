@@ -1,6 +1,7 @@
 #include "src/train/run.h"
 
 #include <chrono>
+#include <cmath>
 
 #include "parallel/comm/agree.h"
 #include "src/train/config_write.h"
@@ -34,7 +35,12 @@ void Run::log(const StepResult& result) {
   const int64_t ran = result.step - done_steps_;
   mean_step_s_ += (result.step_s - mean_step_s_) / static_cast<double>(std::min<int64_t>(ran, 50));
   progress_.skipped_steps += result.is_skipped();
+  if (std::isfinite(result.loss)) progress_.loss_sum += result.loss, ++progress_.losses;
+  progress_.tokens += result.tokens;
+  progress_.seconds += result.step_s;
   progress_.seconds_left = mean_step_s_ * static_cast<double>(steps_ - result.step);
+  last_result_ = result;
+  if (is_first() && environment_.show_step) environment_.show_step(result, progress_);
   if (!is_logged(result.step)) return;
   StepResult everywhere = result;
   everywhere.exposed_communication = mean_over(world_, result.exposed_communication);
@@ -50,7 +56,7 @@ void Run::log(const StepResult& result) {
                      {{"train/loss", result.loss},
                       {"train/grad_norm", result.grad_norm},
                       {"train/lr", result.learning_rate}});
-  say(step_line(result, progress_));
+  if (!environment_.show_step) say(step_line(result, progress_));
 }
 
 void Run::note_failure(const Error& error) const {

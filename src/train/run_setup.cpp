@@ -30,6 +30,16 @@ void Run::claim_output() {
     fs::remove(output_ / "failure.json");
   });
   has_output_ = true;
+  keep_log();
+}
+
+/// What every rank says, in a file of its own; whoever cannot write one goes without.
+void Run::keep_log() const {
+  const fs::path directory = output_ / "logs";
+  std::error_code error;
+  fs::create_directories(directory, error);
+  const fs::path file = directory / fmt::format("rank-{:05}.log", world_.rank());
+  if (!log::keep_in(file.string()) && is_first()) log::warn("{} cannot be written", file.string());
 }
 
 /// The headers of the weights too, long before the weights: what is wrong there is found at once.
@@ -127,6 +137,7 @@ void Run::resume() {
     const Json& scale = found->manifest.run["loss_scale"];
     trainer_->loss_scale().restore(scale.at(0).get<double>(), scale.at(1).get<int64_t>());
   }
+  progress_.first_step = found->step + 1;
   progress_.skipped_steps = found->step - trainer_->updates();
   if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
   if (!is_first()) return;

@@ -88,6 +88,7 @@ ExitCode Run::go() {
   open_logs();
   const bool is_done = train();
   if (trace_) trace_->close();
+  if (is_first()) log::info("{}", summary_line(last_result_, progress_));
   if (!is_done) {
     if (is_first())
       log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());

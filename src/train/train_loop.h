@@ -10,6 +10,7 @@
 
 #include "parallel/comm/communicator.h"
 #include "src/train/config_load.h"
+#include "src/train/metrics.h"
 #include "src/train/run_device.h"
 
 namespace ptrain {
@@ -24,7 +25,10 @@ struct RunEnvironment {
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU
   std::function<void(std::string_view)> say;  // a line of the product (stdout); called on rank 0 alone
-  std::function<bool()> is_stop_wanted;       // asked on every rank after each step: save, and leave with 75
+  /// Called on rank 0 after every step, also those that are not logged, in the place of step lines by say;
+  /// may be empty.
+  std::function<void(const StepResult&, const RunProgress&)> show_step;
+  std::function<bool()> is_stop_wanted;  // asked on every rank after each step: save, and leave with 75
 };
 
 /// A collective: trains, or goes on where the newest checkpoint stands, until the model lies in

@@ -56,6 +56,15 @@ TEST(Program, WithoutWordsItShowsTheHelpOnStderr) {
   EXPECT_NE(result.err.find("Usage"), std::string::npos);
 }
 
+TEST(Program, TheDocumentsOfKeysAreThoseOfThisProgram) {
+  const std::filesystem::path docs = std::filesystem::path(PTRAIN_SOURCE) / "docs";
+  EXPECT_EQ(read_text(docs / "configuration.md", 1 << 20), ptrain_with({"config-schema", "--markdown"}).out)
+      << "run: ptrain config-schema --markdown > docs/configuration.md";
+  EXPECT_TRUE(
+      read_text(docs / "moving.md", 1 << 20).ends_with(ptrain_with({"config-schema", "--moving"}).out))
+      << "the table of docs/moving.md is what ptrain config-schema --moving prints";
+}
+
 TEST(Program, SchemaIsJson) {
   const ProgramResult result = ptrain_with({"config-schema"});
   EXPECT_EQ(result.code, 0);

@@ -5,7 +5,9 @@
 
 #include "kernels/base/error.h"
 #include "src/train/config_check.h"
+#include "src/train/config_keys.h"
 #include "src/train/config_load.h"
+#include "src/train/foreign_keys.h"
 
 namespace ptrain {
 namespace {
@@ -53,6 +55,10 @@ const Wrong wrong_files[] = {
     {"1: 2\n", "run.yaml:4:1", "unknown key 1"},
     {"? [a, b]\n: 1\n", "run.yaml:4:3", "a list or a map stands where a key was expected"},
     {"<<: {a: 1}\n", "run.yaml:4:1", "unknown key <<"},
+    // Other trainers' names
+    {"per_device_train_batch_size: 4\n", "run.yaml:4:1", "what HF Trainer calls so is batch.micro here"},
+    {"train: {gradient_accumulation_steps: 8}\n", "run.yaml:4:9", "is batch.global here: micro * data ranks"},
+    {"adapter: lora\n", "run.yaml:4:1", "axolotl has it, here there is none: not built"},
     // Sections
     {"parallel: 8\n", "run.yaml:4:1", "parallel must be a map of keys (tensor, pipeline, data"},
     {"batch: [1, 64]\n", "run.yaml:4:1", "batch must be a map of keys (micro, global), not a list"},
@@ -183,6 +189,17 @@ TEST(ConfigErrors, ATensorGroupOverTwoHostsIsRefusedUnlessAskedFor) {
   EXPECT_EQ(message("parallel: {tensor: 8, allow_tensor_across_nodes: true}\n"), "");
   EXPECT_EQ(message("parallel: {tensor: 4}\n"), "");
   EXPECT_EQ(message("parallel: {tensor: 2, pipeline: 2, data: auto}\n"), "");
+}
+
+TEST(ConfigErrors, EveryForeignNameLeadsToAKeyThatIsThere) {
+  for (const ForeignKey& foreign : foreign_keys()) {
+    if (foreign.ours.empty()) {
+      EXPECT_FALSE(foreign.note.empty()) << foreign.name;
+    } else {
+      EXPECT_NE(find_key(foreign.ours), nullptr) << foreign.name;
+    }
+    EXPECT_EQ(find_key(foreign.name), nullptr) << foreign.name;
+  }
 }
 
 TEST(ConfigErrors, TheCompleteFileAloneIsAccepted) {

@@ -1,0 +1,31 @@
+// Where training's lines go: on a terminal one line that replaces itself, elsewhere plain lines.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "src/train/metrics.h"
+
+namespace ptrain {
+
+class Terminal {
+ public:
+  /// Looks at stdout. `term`: the variable TERM; null or "dumb": plain lines.
+  explicit Terminal(const char* term);
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+  ~Terminal();  // leaves the cursor below the line
+
+  /// A line that stays.
+  void say(std::string_view line);
+  /// What shows a step, or nothing where lines are plain.
+  std::function<void(const StepResult&, const RunProgress&)> step_shower();
+
+ private:
+  void clear();
+
+  bool is_live_;  // stdout is a terminal that moves its cursor
+  bool has_line_ = false;
+};
+
+}  // namespace ptrain
