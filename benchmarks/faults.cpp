@@ -4,6 +4,7 @@
 // A line for each part. Exit code 1 where a fault was not recovered from.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -21,8 +22,10 @@ struct Part {
 
 const Part parts[] = {
     {"kill", 200, kill_at_random_times},
+    {"commit", 5, kill_at_commit_points},
     {"damage", 1000, [](int count) { return damaged_files(count, count / 5); }},
     {"order", 50, order_on_disk},
+    {"soak", 2000, [](int count) { return soak(count, std::max(count / 20, 1), std::max(count / 200, 1)); }},
 };
 
 int main_of(const char* wanted, int count) {

@@ -105,6 +105,23 @@ ProgramResult Chain::start(const std::function<bool(Job&)>& inject, const std::v
   return result;
 }
 
+ProgramResult Chain::run_to(int64_t step, const std::function<void(Job&)>& meanwhile) {
+  const auto inject = [&](Job& job) {
+    wait_until([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      if (meanwhile) meanwhile(job);
+      const std::vector<Row> rows = rows_of(run_.output());
+      return (!rows.empty() && rows.back().time > job.start_time() && rows.back().step >= step) ||
+             job.has_ended();
+    });
+    return !job.has_ended() && ::kill(job.mpirun(), SIGUSR1) == 0;
+  };
+  const ProgramResult result = start(inject);
+  if (!is_through_)
+    tally_.expect(result.code == 75, fmt::format("told to stop it ended with {}", result.code));
+  return result;
+}
+
 void Chain::judge_resume(const ProgramResult& result, double start_time) {
   const std::string& name = unbroken_.setup().name;
   for (const std::string& damage : before_.damaged)

@@ -50,6 +50,8 @@ class Chain {
   /// the end.
   ProgramResult start(const std::function<bool(Job&)>& inject = {},
                       const std::vector<std::string>& variables = {}, Job::Linger linger = Job::Linger::none);
+  /// Starts the command and lets it save and leave (SIGUSR1) once it has done so many steps.
+  ProgramResult run_to(int64_t step, const std::function<void(Job&)>& meanwhile = {});
   bool is_through() const { return is_through_; }
   /// The step that the last start went on from; 0: none, it began anew.
   int64_t resumed_from() const { return resumed_from_; }

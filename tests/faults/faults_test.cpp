@@ -19,12 +19,20 @@ TEST(Faults, ARankKilledAtARandomTimeCostsAtMostOneInterval) {
   expect_good(kill_at_random_times(20));
 }
 
+TEST(Faults, ARankKilledAtAnyMomentOfASaveLeavesAWholeCheckpoint) {
+  expect_good(kill_at_commit_points(1));
+}
+
 TEST(Faults, NoDamageToAnyFileIsAccepted) {
   expect_good(damaged_files(200, 40));
 }
 
 TEST(Faults, NothingIsShownOrDeletedBeforeItIsOnTheDisk) {
   expect_good(order_on_disk(4));
+}
+
+TEST(Faults, ALongRunNeitherGrowsNorChanges) {
+  expect_good(soak(600, 60, 3));
 }
 
 }  // namespace

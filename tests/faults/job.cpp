@@ -14,12 +14,21 @@ std::string bytes_of(const fs::path& path) {
   return text.str();
 }
 
-/// The parent of a process, 0 where it is gone. The name in parentheses may hold blanks.
-pid_t parent_of(const fs::path& process) {
+/// What follows the name, which is in parentheses and may hold blanks: the state, a blank, the parent.
+std::string status_of(const fs::path& process) {
   const std::string text = bytes_of(process / "stat");
   const size_t end = text.rfind(')');
-  if (end == std::string::npos || end + 4 > text.size() || text[end + 2] == 'Z') return 0;
-  return std::atoi(text.c_str() + end + 4);
+  return end == std::string::npos || end + 4 > text.size() ? "Z 0" : text.substr(end + 2);
+}
+
+char state_of(const fs::path& process) {
+  return status_of(process)[0];
+}
+
+/// 0 where it has ended.
+pid_t parent_of(const fs::path& process) {
+  const std::string status = status_of(process);
+  return status[0] == 'Z' ? 0 : std::atoi(status.c_str() + 2);
 }
 
 std::vector<std::string> variables_of(const std::vector<std::string>& more, Job::Linger linger) {
@@ -63,6 +72,14 @@ bool Job::kill_rank(int rank) {
   pid_t process = 0;
   wait_until([&] { return (process = process_of(rank)) != 0 || has_ended(); });
   return process != 0 && ::kill(process, SIGKILL) == 0;
+}
+
+bool Job::kill_rank_when_stopped(int rank, int stopped) {
+  wait_until([&] {
+    const pid_t process = process_of(stopped);
+    return (process != 0 && state_of(fs::path("/proc") / std::to_string(process)) == 'T') || has_ended();
+  });
+  return kill_rank(rank);
 }
 
 ProgramResult Job::wait() {
@@ -114,7 +131,7 @@ Inventory take_inventory(const fs::path& checkpoints) {
 }
 
 bool wait_until(const std::function<bool()>& condition) {
-  for (int i = 0; i < 12'000; ++i) {
+  for (int i = 0; i < 120'000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -24,6 +24,8 @@ class Job {
   pid_t process_of(int rank) const;
   /// Kills a rank as soon as it is there; false where the job ends before.
   bool kill_rank(int rank);
+  /// Kills a rank as soon as another one stands still (SIGSTOP).
+  bool kill_rank_when_stopped(int rank, int stopped);
   bool has_ended() { return program_.has_ended(); }
   std::string err_so_far() const { return program_.so_far().err; }
   /// Waits for mpirun's end, and for that of all ranks.
@@ -52,7 +54,7 @@ struct Inventory {
 };
 Inventory take_inventory(const std::filesystem::path& checkpoints);
 
-/// Waits, at most a minute, until `condition` holds; says whether it does.
+/// Waits, at most ten minutes, until `condition` holds; says whether it does.
 bool wait_until(const std::function<bool()>& condition);
 
 std::vector<std::string> joined(std::vector<std::string> words, const std::vector<std::string>& more);

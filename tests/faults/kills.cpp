@@ -61,4 +61,52 @@ Tally kill_at_random_times(int kills) {
   return tally;
 }
 
+Tally kill_at_commit_points(int rounds) {
+  Tally tally{.part = "kill -9 of a rank at each moment of a save"};
+  // What has to be there afterwards: the step that was being saved, the one before, or either of them.
+  enum class Left { before, saved, either };
+  const struct {
+    const char* point;
+    Left on_first, on_last;  // where the first rank is killed, which commits, and where the last one is
+  } points[] = {
+      {"open", Left::before, Left::before},
+      {"mid_write", Left::before, Left::before},
+      {"before_fsync", Left::before, Left::before},
+      {"after_shard", Left::before, Left::before},
+      {"before_manifest", Left::before, Left::either},
+      {"after_manifest", Left::before, Left::either},
+      {"after_rename", Left::saved, Left::either},
+      {"during_deletion", Left::saved, Left::either},
+  };
+  Setup setup = setups()[0];
+  setup.steps = setup.every * static_cast<int64_t>(2 * std::size(points) + 4);
+  const Unbroken unbroken(setup);
+  for (int round = 0; round < rounds; ++round) {
+    Chain chain(unbroken, tally);
+    chain.run_to(3 * setup.every);  // checkpoints that a further save makes one too many
+    for (const auto& at : points) {
+      for (const int rank : {0, 3}) {
+        const int64_t before = take_inventory(chain.checkpoints()).newest.value_or(0);
+        const int64_t step = (before / setup.every + 1) * setup.every;
+        std::string fault = fmt::format("kill@{}:rank{}:step{}", at.point, rank, step);
+        std::function<bool(Job&)> inject = [](Job&) { return true; };
+        if (std::string_view(at.point) == "during_deletion") {
+          // The first rank alone deletes. It stands still there while the other one is killed.
+          fault = fmt::format("{}@during_deletion:rank0", rank == 0 ? "kill" : "stop");
+          if (rank != 0) inject = [rank](Job& job) { return job.kill_rank_when_stopped(rank, 0); };
+        }
+        const ProgramResult result = chain.start(inject, {"PTRAIN_FAULT=" + fault});
+        tally.expect(result.code == 137, fmt::format("{}: ended with {}", fault, result.code));
+        if (chain.is_through()) return tally;  // nothing was killed: said above
+        const int64_t left = take_inventory(chain.checkpoints()).newest.value_or(0);
+        const Left wanted = rank == 0 ? at.on_first : at.on_last;
+        tally.expect((left == before && wanted != Left::saved) || (left == step && wanted != Left::before),
+                     fmt::format("{}: the newest whole checkpoint is then of step {}", fault, left));
+      }
+    }
+    chain.start();
+  }
+  return tally;
+}
+
 }  // namespace ptrain::faults

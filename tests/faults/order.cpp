@@ -36,7 +36,7 @@ std::string between(const std::string& text, const std::string& open, const std:
 Call call_of(const std::string& name, const std::string& arguments, int line) {
   Call call{name, "", "", line, line};
   size_t at = 0;
-  if (name == "fsync" || name == "fdatasync") {
+  if (name == "fsync" || name == "fdatasync" || name == "pwrite64") {
     call.path = between(arguments, "<", ">", at);
     return call;
   }
@@ -65,7 +65,7 @@ std::vector<Call> calls_of(const std::string& text) {
     const std::string process = line.substr(0, blank);
     const size_t begin = line.find_first_not_of(' ', blank);
     if (begin == std::string::npos) continue;
-    const bool is_success = line.find(" = 0") != std::string::npos;
+    const bool is_success = line.find(") = -1 ") == std::string::npos;
     if (line.compare(begin, 5, "<... ") == 0) {
       const auto it = unfinished.find(process);
       if (it != unfinished.end() && is_success) {
@@ -102,7 +102,8 @@ class Order {
     const Call* shown = rename_to(root_ / checkpoint_name(step));
     tally_.expect(named != nullptr && shown != nullptr, fmt::format("step {}: a rename is missing", step));
     if (named == nullptr || shown == nullptr) return;
-    for (const std::string& file : files) expect_sync(step, making / file, 0, named->begin);
+    for (const std::string& file : files)
+      expect_sync(step, making / file, last_write(making / file), named->begin);
     expect_sync(step, named->path, 0, named->begin);
     expect_sync(step, making / "state", 0, shown->begin);
     expect_sync(step, making, named->end, shown->begin);
@@ -130,10 +131,20 @@ class Order {
     tally_.expect(first != std::numeric_limits<int>::max(), fmt::format("step {} was not deleted", step));
     return first;
   }
+  int last_write(const fs::path& path) const {
+    int last = 0;
+    for (const Call& call : calls_)
+      if (call.name.starts_with("pwrite") && call.path == path) last = std::max(last, call.end);
+    return last;
+  }
   void expect_sync(int64_t step, const fs::path& path, int after, int before) {
+    std::set<std::string> names = {path};  // it may have had another one while it was written
+    for (const Call& call : calls_)
+      if (call.name.starts_with("rename") && call.other == path && call.begin < before)
+        names.insert(call.path);
     for (const Call& call : calls_) {
       const bool is_sync = call.name == "fsync" || call.name == "fdatasync";
-      if (is_sync && call.path == path && call.begin >= after && call.end < before) return;
+      if (is_sync && names.contains(call.path) && call.begin >= after && call.end < before) return;
     }
     tally_.expect(false, fmt::format("step {}: {} has no fsync between lines {} and {} of the trace", step,
                                      path.string(), after, before));
@@ -150,13 +161,16 @@ Tally order_on_disk(int saves) {
   Tally tally{.part = "order of fsync and rename"};
   const TemporaryDirectory directory;
   const std::string trace = directory.path() / "trace";
-  const std::vector<std::string> strace = {"strace",
-                                           "-f",
-                                           "-y",
-                                           "-o",
-                                           trace,
-                                           "-e",
-                                           "trace=fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"};
+  const std::vector<std::string> strace = {
+      "strace",
+      "-f",
+      "-y",
+      "-o",
+      trace,
+      "-e",
+      "trace=pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat",
+      "-s",
+      "0"};
   if (run_program({"sh", "-c", "strace -o /dev/null true"}).code != 0) {
     tally.skipped = "strace is not there or may not trace (Debian: apt install strace)";
     return tally;
@@ -172,12 +186,11 @@ Tally order_on_disk(int saves) {
   Order order(calls_of(read_text(trace, 1 << 28)), root, tally);
   // The files of every step are those of the last one, which is still there.
   std::vector<std::string> files;
-  for (const ManifestFile& file : open_manifest(root / checkpoint_name(saves)).files) {
-    if (file.name.ends_with(".h5") || file.name.ends_with(".safetensors")) files.push_back(file.name);
-  }
+  for (const ManifestFile& file : open_manifest(root / checkpoint_name(saves)).files)
+    files.push_back(file.name);
   for (int64_t step = 1; step <= saves; ++step) order.judge(step, files, step - 1);
   tally.notes.push_back(
-      fmt::format("{} saves of {} shards: every shard's fsync < the manifest's rename < the "
+      fmt::format("{} saves of {} files: the last write of each < its fsync < the manifest's rename < the "
                   "directory's fsync < the checkpoint's rename < its parent's fsync < deletion of "
                   "the one before",
                   saves, files.size()));

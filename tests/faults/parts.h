@@ -10,11 +10,18 @@ namespace ptrain::faults {
 /// checkpoint with at most one interval lost, to the bits of the run that nothing happened to.
 Tally kill_at_random_times(int kills);
 
+/// kill -9 of the first and of the last rank at every moment of a save that has a name, so many times over:
+/// the same.
+Tally kill_at_commit_points(int rounds);
+
 /// Every file of a checkpoint cut at 20 places, bits flipped, bursts of wrong bytes: all are refused, the
 /// file is named, and the checkpoint before is taken.
 Tally damaged_files(int flips, int bursts);
 
 /// The order of fsync, rename and deletion of so many saves, from strace.
 Tally order_on_disk(int saves);
+
+/// Steps, saves and resumes after SIGUSR1 in one output: memory and open files do not grow.
+Tally soak(int steps, int saves, int resumes);
 
 }  // namespace ptrain::faults
