@@ -54,26 +54,27 @@ std::string named(const std::vector<std::filesystem::path>& files) {
                            : fmt::format("{} and {} more", files[0].string(), files.size() - 1);
 }
 
-/// This rank's view of a cached token file: its share of the checksums is looked at. Nothing where there is
-/// no such file. Errors: it is damaged or of other text.
+/// This rank's view of a cached token file: its share of the checksums is looked at, each disk's file by its
+/// own ranks. Nothing where there is no such file. Errors: it is damaged or of other text.
 std::unique_ptr<TokenFile> look_at_cache(const std::filesystem::path& path, const TextScan& scan,
-                                         uint64_t encoding, const Communicator& comm) {
+                                         uint64_t encoding, const Storage& storage) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return nullptr;
   auto file = std::make_unique<TokenFile>(path);
   check(file->info().content_digest == scan.digest && file->info().encoding_digest == encoding,
         ExitCode::input, "{}: was made of other text", path.string());
-  file->verify(comm.rank(), comm.size());
+  file->verify(storage.group().rank(), storage.group().size());
   return file;
 }
 
 /// A collective: the cached token file, or nothing where there is none or a damaged one.
 std::unique_ptr<TokenFile> open_cache(const std::filesystem::path& path, const TextScan& scan,
-                                      uint64_t encoding, Communicator& comm) {
+                                      uint64_t encoding, const Storage& storage) {
+  Communicator& comm = storage.world();
   std::unique_ptr<TokenFile> file;
   std::string fault;
   try {
-    file = look_at_cache(path, scan, encoding, comm);
+    file = look_at_cache(path, scan, encoding, storage);
   } catch (const std::exception& found) {
     fault = found.what();
   }
@@ -90,7 +91,8 @@ std::unique_ptr<TokenFile> open_cache(const std::filesystem::path& path, const T
 /// A collective: the token file of some text, made now unless it is there.
 std::unique_ptr<TokenFile> cached_text(const std::vector<std::filesystem::path>& paths,
                                        const DatasetOptions& options, const Encoding& encoding,
-                                       Communicator& comm) {
+                                       const Storage& storage) {
+  Communicator& comm = storage.world();
   std::unique_ptr<TextFiles> files;
   agreed(comm, [&] {
     files = std::make_unique<TextFiles>(paths);
@@ -102,7 +104,7 @@ std::unique_ptr<TokenFile> cached_text(const std::vector<std::filesystem::path>&
   const uint64_t digest =
       encoding.digest ^ static_cast<uint64_t>(options.vocabulary_size) * 0x9E3779B97F4A7C15;
   const auto path = cache_path(options, scan, digest);
-  if (auto file = open_cache(path, scan, digest, comm)) {
+  if (auto file = open_cache(path, scan, digest, storage)) {
     say(comm, fmt::format("{}: {} documents, {} tokens of {}, from {}", options.key, file->size(),
                           file->tokens(), named(paths), path.string()));
     return file;
@@ -110,7 +112,7 @@ std::unique_ptr<TokenFile> cached_text(const std::vector<std::filesystem::path>&
   Encoding keyed = encoding;
   keyed.digest = digest;
   const EncodeJob job{*files, scan, keyed, options.vocabulary_size, options.threads};
-  const TokenTotals totals = write_tokens(job, path, comm);
+  const TokenTotals totals = write_tokens(job, path, storage);
   check_rows(totals.documents, options, comm);
   std::unique_ptr<TokenFile> file;
   agreed(comm, [&] { file = std::make_unique<TokenFile>(path); });
@@ -226,7 +228,8 @@ std::string Dataset::name(int64_t sample) const {
 }
 
 std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encoding& encoding,
-                                      Communicator& comm) {
+                                      const Storage& storage) {
+  Communicator& comm = storage.world();
   std::vector<Section> sections;
   agreed(comm, [&] { sections = sections_of(expand_files(options.files, options.key)); });
   std::vector<std::unique_ptr<DocumentSource>> sources;
@@ -237,7 +240,7 @@ std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encod
       sources.push_back(text_in_memory(section.text, options, encoding, comm));
     } else {
       sources.push_back(
-          std::make_unique<CachedText>(cached_text(section.text, options, encoding, comm), section.text));
+          std::make_unique<CachedText>(cached_text(section.text, options, encoding, storage), section.text));
     }
   }
   auto dataset = std::make_unique<Dataset>(std::move(sources));

@@ -14,6 +14,7 @@
 #include "parallel/comm/communicator.h"
 #include "src/data/document_source.h"
 #include "src/data/token_file.h"
+#include "src/io/storage.h"
 
 namespace ptrain {
 
@@ -36,12 +37,11 @@ struct Encoding {
 };
 
 struct DatasetOptions {
-  std::vector<std::string> files;  // patterns: .jsonl, or .h5 made by preprocess
-  std::string key = "data.train";  // of the configuration, for messages
-  int64_t vocabulary_size = 0;     // of the model: ids must be below
-  std::filesystem::path
-      cache_directory;  // seen by all ranks of the communicator; empty: text is kept in memory
-  int threads = 1;      // of this rank
+  std::vector<std::string> files;         // patterns: .jsonl, or .h5 made by preprocess
+  std::string key = "data.train";         // of the configuration, for messages
+  int64_t vocabulary_size = 0;            // of the model: ids must be below
+  std::filesystem::path cache_directory;  // on every disk of the storage; empty: text is kept in memory
+  int threads = 1;                        // of this rank
 };
 
 /// Documents of several sources, one after the other.
@@ -61,11 +61,11 @@ class Dataset : public DocumentSource {
 };
 
 /// A collective: opens the documents of the files. Text that was not tokenized yet, or whose token file is
-/// damaged, is tokenized by all ranks and written to `cache_directory`/tokens-<key>.h5.
+/// damaged, is tokenized by all ranks and written to `cache_directory`/tokens-<key>.h5 on every disk.
 /// Errors, agreed by all ranks: ExitCode::input: no such files, broken rows (the first in file order is
 /// named), ids outside the vocabulary, no rows at all; ExitCode::resources: the disk.
 std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encoding& encoding,
-                                      Communicator& comm);
+                                      const Storage& storage);
 
 /// A collective: makes the token file `out` of the .jsonl files, which need not be a cache. Returns what it
 /// holds. Errors: as open_dataset; .h5 files are refused.

@@ -11,6 +11,7 @@
 #include "kernels/base/error.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
+#include "src/io/spread.h"
 
 namespace ptrain {
 namespace {
@@ -117,6 +118,31 @@ std::filesystem::path spill_path(const std::filesystem::path& path, int rank) {
   return path.string() + fmt::format(".part-{}", rank);
 }
 
+/// Files that go away with the object.
+struct Copies {
+  Copies() = default;
+  Copies(const Copies&) = delete;
+  Copies& operator=(const Copies&) = delete;
+  ~Copies() {
+    std::error_code ignored;
+    for (const std::filesystem::path& path : paths) std::filesystem::remove(path, ignored);
+  }
+  std::vector<std::filesystem::path> paths;
+};
+
+/// A collective: the spills of ranks on other disks, under the same names on this one.
+std::optional<Error> bring_spills(const std::filesystem::path& path, const Storage& storage, Copies& copies) {
+  std::optional<Error> fault;
+  if (storage.firsts() == nullptr) return fault;
+  for (int rank = 0; rank < storage.world().size(); ++rank) {
+    const int disk = storage.disks().of_rank[static_cast<size_t>(rank)];
+    if (disk != storage.disk()) copies.paths.push_back(spill_path(path, rank));
+    const std::optional<Error> found = spread_file(*storage.firsts(), disk, spill_path(path, rank));
+    if (!fault) fault = found;
+  }
+  return fault;
+}
+
 /// The sum of what the ranks have, on every rank.
 TokenTotals summed(const TokenTotals& mine, Communicator& comm) {
   std::vector<int64_t> part = {mine.documents, mine.tokens,       mine.supervised,
@@ -182,7 +208,8 @@ std::string encode_blocks(const EncodeJob& job, size_t begin, size_t end, const 
   return encoders.rows();
 }
 
-TokenTotals write_tokens(const EncodeJob& job, const std::filesystem::path& path, Communicator& comm) {
+TokenTotals write_tokens(const EncodeJob& job, const std::filesystem::path& path, const Storage& storage) {
+  Communicator& comm = storage.world();
   std::unique_ptr<TokenSpill> spill;
   std::string rows;
   // 1. Each rank encodes its share of the text into a file of its own.
@@ -193,18 +220,22 @@ TokenTotals write_tokens(const EncodeJob& job, const std::filesystem::path& path
         encode_blocks(job, begin, end, [&](Document&& document, size_t, int64_t) { spill->add(document); });
     spill->finish();
   });
-  // 2. One rank joins them: the file is as fast as the disk then, and no two hosts write to one page.
+  // 2. What lies on other disks comes here.
+  Copies copies;
+  agree(comm, bring_spills(path, storage, copies));
+  // 3. One rank of each disk joins them: the file is as fast as the disk then, and no two hosts write to one
+  //    page.
   const TokenTotals totals = summed(spill->totals(), comm);
   std::string all_rows;
   for (const std::string& found : all_gather_text(comm, rows)) mention(all_rows, found);
   agreed(comm, [&] {
-    if (comm.rank() != 0 || totals.documents == 0) return;
+    if (!storage.is_first_of_disk() || totals.documents == 0) return;
     std::vector<std::filesystem::path> spills;
     for (int rank = 0; rank < comm.size(); ++rank) {
       spills.push_back(spill_path(path, rank));
       check(std::filesystem::exists(spills.back()), ExitCode::resources,
-            "{}: rank {} wrote it, rank 0 does not see it: all ranks must share the directory {}",
-            spills.back().string(), rank, path.parent_path().string());
+            "{}: rank {} wrote it, rank {} does not see it: all ranks must share the directory {}",
+            spills.back().string(), rank, comm.rank(), path.parent_path().string());
     }
     write_token_file(path, spills, totals, {job.scan.digest, job.encoding.digest, all_rows});
   });

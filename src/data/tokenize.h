@@ -36,8 +36,8 @@ using TakeDocument = std::function<void(Document&& document, size_t file, int64_
 /// Returns what the rows are: "messages", or several joined by commas.
 std::string encode_blocks(const EncodeJob& job, size_t begin, size_t end, const TakeDocument& take);
 
-/// A collective: makes the token file `path` of all the text, unless there are no rows in it. Temporary files
-/// lie beside it.
-TokenTotals write_tokens(const EncodeJob& job, const std::filesystem::path& path, Communicator& comm);
+/// A collective: makes the token file `path` of all the text on every disk, unless there are no rows in it.
+/// Each rank encodes its share once, whatever the disks. Temporary files lie beside it.
+TokenTotals write_tokens(const EncodeJob& job, const std::filesystem::path& path, const Storage& storage);
 
 }  // namespace ptrain

@@ -52,15 +52,15 @@ OrderRules order_rules(const Config& config, Shuffle allowed) {
 
 RunData open_run_data(const Config& config, const std::vector<std::string>& files, std::string_view key,
                       const TextEncoder& encoder, const ModelSpec& spec, int data_ranks, bool is_shuffled,
-                      const std::filesystem::path& cache_directory, int threads, Communicator& world) {
+                      const std::filesystem::path& cache_directory, int threads, const Storage& storage) {
   RunData data;
   data.dataset = open_dataset({.files = files,
                                .key = std::string(key),
                                .vocabulary_size = spec.V,
                                .cache_directory = cache_directory,
                                .threads = threads},
-                              encoder.encoding(), world);
-  agreed(world, [&] {
+                              encoder.encoding(), storage);
+  agreed(storage.world(), [&] {
     data.batches = std::make_unique<Batches>(
         *data.dataset, row_rules(config.data),
         BatchGeometry{.micro = config.batch.micro, .global = config.batch.global, .data = data_ranks},

@@ -32,10 +32,10 @@ struct RunData {
 };
 
 /// A collective: the documents of `files`, tokenized once and cached below `cache_directory` (empty: in
-/// memory). `is_shuffled`: training; else file order, as for validation.
+/// memory) on every disk of `storage`. `is_shuffled`: training; else file order, as for validation.
 RunData open_run_data(const Config& config, const std::vector<std::string>& files, std::string_view key,
                       const TextEncoder& encoder, const ModelSpec& spec, int data_ranks, bool is_shuffled,
-                      const std::filesystem::path& cache_directory, int threads, Communicator& world);
+                      const std::filesystem::path& cache_directory, int threads, const Storage& storage);
 
 RowRules row_rules(const Config::Data& data);
 /// `allowed` off: file order, whatever the configuration says.

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 #include <mutex>
+#include <set>
 
 #include "kernels/base/rng.h"
 #include "parallel/comm/self_comm.h"
@@ -193,6 +194,39 @@ TEST_F(DatasetTest, ADamagedCacheIsMadeAnewOnEveryRank) {
   put(path, std::string_view(whole).substr(0, whole.size() / 2));
   EXPECT_EQ(open(3), lines);
   EXPECT_EQ(open(2), 0);
+}
+
+TEST_F(DatasetTest, OnDisksOfTheNodesOwnEachTextIsEncodedOnceAndEachDiskHasTheTokens) {
+  const std::string text = random_text(3, 900);
+  put(root() / "a.jsonl", text);
+  std::atomic<int> calls = 0;
+  const std::vector<std::string> hosts = {"a", "a", "a", "b", "c", "c"};
+  const auto cache_of = [&](const std::string& host) { return root() / ("cache-" + host); };
+  const auto open = [&] {
+    calls = 0;
+    run_thread_ranks(6, [&](Communicator& comm) {
+      const Storage storage(comm, StorageKind::per_node, disk_of_each_host(hosts, 6));
+      auto chosen = options({"a.jsonl"});
+      chosen.cache_directory = cache_of(hosts[static_cast<size_t>(comm.rank())]);
+      EXPECT_TRUE(texts_of(*open_dataset(chosen, letters(&calls), storage)) == lines_of(text));
+    });
+    return calls.load();
+  };
+  const auto lines = static_cast<int>(lines_of(text).size());
+  EXPECT_EQ(open(), lines);
+  EXPECT_EQ(open(), 0);
+  std::set<std::string> contents;
+  for (const char* host : {"a", "b", "c"}) {
+    int files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(cache_of(host))) {
+      contents.insert(bytes_of(entry.path()));
+      ++files;
+    }
+    EXPECT_EQ(files, 1) << host;
+  }
+  EXPECT_EQ(contents.size(), 1u);
+  std::filesystem::remove_all(cache_of("b"));
+  EXPECT_EQ(open(), lines) << "a node with a new disk";
 }
 
 TEST_F(DatasetTest, WithoutACacheDirectoryTextStaysInMemory) {
