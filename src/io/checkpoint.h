@@ -44,10 +44,11 @@ struct SaveRequest {
   std::filesystem::path root;    // <output>/checkpoints
   std::filesystem::path source;  // model directory whose small files are copied along
   int64_t step = 0;
-  int64_t keep = 2;               // newest checkpoints that stay; 0 = all
-  std::vector<HfTensor> tensors;  // as the part's safetensors files shall hold them, the same on its ranks
-  Json run = Json::object();      // kept in the manifest for the resume
-  std::string save;               // of several parts: see ManifestPart
+  int64_t keep = 2;  // newest checkpoints that stay; 0 = all
+  std::vector<HfTensor>
+      tensors;                // of all parts, as the safetensors files shall hold them, the same everywhere
+  Json run = Json::object();  // kept in the manifest for the resume
+  std::string save;           // of several parts: see ManifestPart
 };
 
 /// "step-00000500"

@@ -18,7 +18,8 @@ std::vector<std::vector<size_t>> cut_into_files(const std::vector<HfTensor>& ten
   int64_t bytes = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const int64_t more = tensors[i].shape.numel() * size_bytes(tensors[i].dtype);
-    const bool is_new_group = i > 0 && tensors[i].group != tensors[i - 1].group;
+    const bool is_new_group =
+        i > 0 && (tensors[i].group != tensors[i - 1].group || tensors[i].part != tensors[i - 1].part);
     if (files.empty() || is_new_group || bytes + more > max_file_bytes) {
       files.emplace_back();
       bytes = 0;
@@ -49,13 +50,28 @@ HfPlan plan_hf_files(const std::vector<HfTensor>& tensors, int64_t max_file_byte
       weight_map[tensors[i].name] = name;
       total_bytes += tensors[i].shape.numel() * size_bytes(tensors[i].dtype);
     }
-    plan.files.push_back({name, plan_file(declarations)});
+    plan.files.push_back({name, plan_file(declarations), tensors[files[f].front()].part});
   }
   if (files.size() > 1) {
     const Json index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", std::move(weight_map)}};
     plan.index_text = index.dump(2) + "\n";
   }
   return plan;
+}
+
+HfPlan plan_of_part(const HfPlan& all, int part) {
+  HfPlan own;
+  own.index_text = all.index_text;
+  std::vector<size_t> number(all.files.size());
+  for (size_t f = 0; f < all.files.size(); ++f) {
+    number[f] = own.files.size();
+    if (all.files[f].part == part) own.files.push_back(all.files[f]);
+  }
+  for (const auto& [name, place] : all.places) {
+    if (all.files[place.file].part == part)
+      own.places.emplace(name, HfPlan::Place{number[place.file], place.entry});
+  }
+  return own;
 }
 
 void create_hf_files(const std::filesystem::path& directory, const HfPlan& plan) {

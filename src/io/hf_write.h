@@ -19,6 +19,7 @@ struct HfTensor {
   Shape shape;
   DType dtype = DType::f32;  // in the file
   int group = 0;             // tensors of different groups never share a file, for example pipeline stages
+  int part = 0;  // of a checkpoint: whose disk holds the file; different ones never share one either
 };
 
 /// The files of a directory, before anything is written. A pure function of the tensors.
@@ -26,6 +27,7 @@ struct HfPlan {
   struct File {
     std::string name;
     SafetensorsLayout layout;
+    int part = 0;
   };
   struct Place {
     size_t file = 0;
@@ -39,9 +41,12 @@ struct HfPlan {
 
 inline constexpr int64_t max_hf_file_bytes = 5'000'000'000;  // of tensors, as the Hub's own tools cut files
 
-/// A new file begins with a group, and before a tensor that would take the file above `max_file_bytes`; a
-/// tensor never spans files. Errors: ExitCode::defect for a name given twice.
+/// A new file begins with a group or a part, and before a tensor that would take the file above
+/// `max_file_bytes`; a tensor never spans files. Errors: ExitCode::defect for a name given twice.
 HfPlan plan_hf_files(const std::vector<HfTensor>& tensors, int64_t max_file_bytes = max_hf_file_bytes);
+
+/// The plan of a part's own files: their names and the index are those of all.
+HfPlan plan_of_part(const HfPlan& all, int part);
 
 /// For one process: makes the files of a plan in their final length, headers written and on the disk. The
 /// directory is there. Errors: ExitCode::resources.

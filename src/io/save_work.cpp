@@ -135,7 +135,7 @@ void SaveWork::plan_prepare() {
     if (!request_.source.empty()) small_files_ = copy_small_files(request_.source, making_);
   });
   add([this] {
-    plan_ = plan_hf_files(request_.tensors);
+    plan_ = plan_of_part(plan_hf_files(request_.tensors), part_.index);
     create_hf_files(making_, plan_);
     write_hf_index(making_, plan_);
   });
@@ -157,7 +157,7 @@ std::string SaveWork::state_file() const {
 
 void SaveWork::plan_write() {
   fault::point("open", request_.step);
-  if (plan_.files.empty()) plan_ = plan_hf_files(request_.tensors);
+  if (plan_.files.empty()) plan_ = plan_of_part(plan_hf_files(request_.tensors), part_.index);
   const auto dtype_of = dtypes_of(request_);
   for (const StateSlice& slice : slices_) {
     if (slice.slice.numel() == 0) continue;

@@ -115,7 +115,8 @@ inline void expect_loaded(const State& state, int64_t step, DType weight_dtype =
 
 inline SaveRequest request_for(const std::filesystem::path& root, int64_t step, DType dtype = DType::f32,
                                int64_t keep = 2) {
-  SaveRequest request{root, {}, step, keep, {}, {{"position", step * 64}, {"model", "a"}}};
+  SaveRequest request{
+      .root = root, .step = step, .keep = keep, .run = {{"position", step * 64}, {"model", "a"}}};
   for (const Piece& piece : pieces()) request.tensors.push_back({piece.name, piece.shape, dtype});
   return request;
 }
