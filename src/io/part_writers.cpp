@@ -95,8 +95,18 @@ void deal_to_disks(std::vector<HfTensor>& tensors, std::span<const int> position
   });
 }
 
+std::map<std::string, int> parts_of(std::span<const HfTensor> tensors) {
+  std::map<std::string, int> part_of;
+  for (const HfTensor& tensor : tensors) part_of[tensor.name] = tensor.part;
+  return part_of;
+}
+
 MovedSlices::MovedSlices(const Storage& storage, std::span<const StateSlice> slices,
                          const std::map<std::string, int>& part_of) {
+  if (storage.disks().count() == 1) {
+    slices_.assign(slices.begin(), slices.end());
+    return;
+  }
   Communicator& world = storage.world();
   const int own_disk = storage.disk();
   std::map<std::string_view, int64_t> number_of;

@@ -24,6 +24,9 @@ std::vector<int> disks_of_position(const Mesh& mesh, int position, const Disks& 
 void deal_to_disks(std::vector<HfTensor>& tensors, std::span<const int> position_of_group, const Mesh& mesh,
                    const Disks& disks);
 
+/// The part of every tensor, by name.
+std::map<std::string, int> parts_of(std::span<const HfTensor> tensors);
+
 /// Every rank's slices after the weights have gone to ranks of the disks that write them.
 class MovedSlices {
  public:

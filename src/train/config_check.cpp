@@ -20,8 +20,6 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"checkpoint.storage", [](const C& c) { return c.checkpoint.storage == C::Storage::per_node; },
-     "use shared, with an output directory that all nodes see"},
     {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},
     {"checkpoint.upload", [](const C& c) { return c.checkpoint.upload.has_value(); },
      "use null and copy <output>/checkpoints yourself"},

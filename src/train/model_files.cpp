@@ -1,13 +1,31 @@
 #include "src/train/model_files.h"
 
+#include <functional>
+#include <optional>
+
 #include "parallel/comm/agree.h"
 #include "parallel/run/flat_memory.h"
+#include "src/io/part_writers.h"
 #include "src/model/host_flat.h"
 #include "src/model/init.h"
 #include "src/train/state_files.h"
 #include "src/train/store.h"
 
 namespace ptrain {
+namespace {
+
+constexpr int64_t batch_bytes = int64_t{256} << 20;
+
+/// The end of the tensors from `begin` on that together take a batch's bytes in f32, one at least.
+size_t end_of_batch(const std::vector<HfTensor>& tensors, size_t begin) {
+  int64_t bytes = 0;
+  size_t end = begin;
+  while (end < tensors.size() && (end == begin || bytes < batch_bytes))
+    bytes += tensors[end++].shape.numel() * size_bytes(DType::f32);
+  return end;
+}
+
+}  // namespace
 
 std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, Tensor flat) {
   std::vector<WantedSlice> wanted;
@@ -73,6 +91,14 @@ std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype) {
   return tensors;
 }
 
+std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype, const Disks& disks) {
+  std::vector<HfTensor> tensors = model_tensors(plan, dtype);
+  std::vector<int> positions;
+  for (const StagePlan& stage : plan.stages) positions.push_back(stage.position);
+  deal_to_disks(tensors, positions, plan.mesh, disks);
+  return tensors;
+}
+
 DType stored_dtype(const HfDir& directory) {
   return directory.tensors().empty() ? DType::f32 : directory.tensors().front().dtype;
 }
@@ -92,25 +118,56 @@ DType checkpoint_dtype(const Config& config) {
                                                    : stored_dtype(HfDir::open(config.model.path));
 }
 
-void save_model(Communicator& world, const std::filesystem::path& source,
+void save_model(const Storage& storage, const std::filesystem::path& source,
                 const std::filesystem::path& directory, Trainer& trainer, DType dtype) {
+  Communicator& world = storage.world();
   const std::filesystem::path temporary = making_of(directory);
+  const std::vector<HfTensor> tensors = model_tensors(trainer.plan(), dtype);
+  std::optional<HostState> state;
   agreed(world, [&] {
+    state.emplace(trainer, HostState::Parts::weights);
+    state->get();
     if (world.rank() == 0) std::filesystem::remove_all(temporary);
   });
-  HfWriter writer(world, temporary, plan_hf_files(model_tensors(trainer.plan(), dtype)));
-  agreed(world, [&] {
-    HostState state(trainer, HostState::Parts::weights);
-    state.get();
-    for (const StateSlice& written : slices_to_save(trainer, state))
-      writer.write(written.name, written.slice, written.weight);
-    writer.sync();
-    if (world.rank() == 0) copy_small_files(source, temporary);
-  });
-  writer.finish();
-  agreed(world, [&] {
+  const std::vector<StateSlice> slices = slices_to_save(trainer, *state);
+
+  // The ranks of the first disk write; what goes wrong there is told to the others at the end of a step.
+  std::optional<Error> fault;
+  const auto tried = [&](const std::function<void()>& work) {
+    if (storage.disk() != 0 || fault) return;
+    try {
+      work();
+    } catch (const Error& error) {
+      fault = error;
+    }
+  };
+  std::optional<HfWriter> writer;
+  tried([&] { writer.emplace(storage.group(), temporary, plan_hf_files(tensors)); });
+  agree(world, fault);
+  for (size_t begin = 0; begin < tensors.size();) {
+    const size_t end = storage.disks().count() == 1 ? tensors.size() : end_of_batch(tensors, begin);
+    std::map<std::string, int> part_of;
+    for (size_t i = begin; i < end; ++i) part_of[tensors[i].name] = 0;
+    std::vector<StateSlice> some;
+    for (const StateSlice& slice : slices)
+      if (part_of.contains(slice.name)) some.push_back(slice);
+    const MovedSlices moved(storage, some, part_of);
+    tried([&] {
+      for (const StateSlice& slice : moved.slices())
+        if (slice.weight) writer->write(slice.name, slice.slice, slice.weight);
+    });
+    agree(world, fault);
+    begin = end;
+  }
+  tried([&] {
+    agreed(storage.group(), [&] {
+      writer->sync();
+      if (world.rank() == 0) copy_small_files(source, temporary);
+    });
+    writer->finish();
     if (world.rank() == 0) replace_by_made(directory);
   });
+  agree(world, fault);
 }
 
 }  // namespace ptrain

@@ -9,6 +9,7 @@
 #include "src/io/hf_dir.h"
 #include "src/io/hf_write.h"
 #include "src/io/load.h"
+#include "src/io/storage.h"
 #include "src/train/config.h"
 #include "src/train/trainer.h"
 
@@ -34,6 +35,9 @@ void initialise_weights(uint64_t seed, Trainer& trainer);
 /// The model's tensors in the order of the layers, without the tied copy. Their group is the pipeline stage.
 std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype);
 
+/// The same, each with the disk that writes it as its part.
+std::vector<HfTensor> model_tensors(const Plan& plan, DType dtype, const Disks& disks);
+
 /// The dtype of the tensors in a directory (the first weight's); f32 where it has none.
 DType stored_dtype(const HfDir& directory);
 
@@ -41,8 +45,9 @@ DType stored_dtype(const HfDir& directory);
 DType checkpoint_dtype(const Config& config);
 
 /// Collective: an HF directory of the trained weights: config.json, tokenizer files of `source`, safetensors.
-/// Written beside and renamed, so that `directory` is whole or not there.
-void save_model(Communicator& world, const std::filesystem::path& source,
+/// Written beside and renamed, so that `directory` is whole or not there. On several disks: on the first one,
+/// where the weights of all travel to, 256 MB at a time.
+void save_model(const Storage& storage, const std::filesystem::path& source,
                 const std::filesystem::path& directory, Trainer& trainer, DType dtype);
 
 }  // namespace ptrain

@@ -1,6 +1,6 @@
 // A run in its parts: what train_loop.h starts. Only for the files that define it: run_setup.cpp (up to the
-// first step), train_loop.cpp (the steps), run_save.cpp (checkpoints and the model), run_judge.cpp (steps
-// that are not finite), run_log.cpp (what is written down).
+// first step), run_storage.cpp (whose disk is whose), train_loop.cpp (the steps), run_save.cpp (checkpoints and
+// the model), run_judge.cpp (steps that are not finite), run_log.cpp (what is written down).
 #pragma once
 
 #include <filesystem>
@@ -8,7 +8,9 @@
 #include <optional>
 #include <string_view>
 
+#include "src/io/checkpoint_saver.h"
 #include "src/io/hf_dir.h"
+#include "src/io/storage.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
@@ -52,6 +54,10 @@ class Run {
 
   void claim_output();
   void keep_log() const;
+  void find_storage();
+  SavePart part_of_checkpoint() const;
+  std::string name_of_save() const;
+  void find_best_model();
   void read_model();
   void open_data();
   bool look_for_checkpoint();
@@ -71,6 +77,7 @@ class Run {
   void evaluate(int64_t step);
   void keep_as_model();
   void link_model();
+  bool has_model();
 
   const LoadedConfig& loaded_;
   const Config& config_;
@@ -78,6 +85,7 @@ class Run {
   Communicator& world_;
   std::filesystem::path output_;
   RunLock lock_;
+  std::optional<Storage> storage_;
   ModelSpec spec_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;   // where they are not drawn at random
@@ -98,6 +106,7 @@ class Run {
   bool is_save_owed_ = false;  // one was due while the run was in doubt
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
+  int64_t best_step_ = 0;
   std::filesystem::path last_checkpoint_;
   std::string_view phase_ = "start";  // for failure.json, as the next
   int64_t step_ = 0;

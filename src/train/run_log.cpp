@@ -61,10 +61,16 @@ void Run::log(const StepResult& result) {
 
 void Run::note_failure(const Error& error) const {
   const auto* agreed_error = dynamic_cast<const AgreedError*>(&error);
-  if (!has_output_ || (agreed_error != nullptr && !agreed_error->is_speaker())) return;
-  const Json failure = {{"rank", world_.rank()},  {"host", host_name()},
-                        {"phase", phase_},        {"step", step_},
-                        {"reason", error.what()}, {"exit_code", static_cast<int>(error.code())}};
+  const bool is_speaker = agreed_error == nullptr || agreed_error->is_speaker();
+  // Where the speaker has another disk, the first rank notes it too: there people look.
+  const bool speaks_for_another = !is_speaker && is_first() && storage_ && storage_->disks().count() > 1;
+  if (!has_output_ || !(is_speaker || speaks_for_another)) return;
+  const Json failure = {{"rank", speaks_for_another ? Json(nullptr) : Json(world_.rank())},
+                        {"host", speaks_for_another ? Json(nullptr) : Json(host_name())},
+                        {"phase", phase_},
+                        {"step", step_},
+                        {"reason", error.what()},
+                        {"exit_code", static_cast<int>(error.code())}};
   try {
     write_text(output_ / "failure.json", failure.dump(2) + "\n");
   } catch (const Error&) {

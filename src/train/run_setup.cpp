@@ -2,6 +2,7 @@
 
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
+#include "parallel/comm/host_objects.h"
 #include "src/io/find.h"
 #include "src/train/config_check.h"
 #include "src/train/device_check.h"
@@ -31,6 +32,7 @@ void Run::claim_output() {
   });
   has_output_ = true;
   keep_log();
+  find_storage();
 }
 
 /// What every rank says, in a file of its own; whoever cannot write one goes without.
@@ -66,10 +68,10 @@ void Run::open_data() {
   const fs::path cache = output_ / "data";
   const int data = plan_->mesh.data;
   training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, data, true, cache,
-                            environment_.device.context.threads, world_);
+                            environment_.device.context.threads, *storage_);
   if (!config_.data.validation.empty()) {
     validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_, data,
-                                false, cache, environment_.device.context.threads, world_);
+                                false, cache, environment_.device.context.threads, *storage_);
   }
   steps_ = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
   const PackingCounts counts = training_.batches->counts();
@@ -104,15 +106,19 @@ void Run::load_model() {
 /// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
 bool Run::look_for_checkpoint() {
   int64_t is_finished = 0;
+  const auto newest = find_newest(*storage_, output_ / "checkpoints");
+  std::string identity;
   agreed(world_, [&] {
     if (!is_first()) return;
     identity_ = run_identity(config_, *training_.dataset);
-    const auto newest = find_newest(output_ / "checkpoints");
+    identity = identity_.dump();
     if (!newest) return;
     check_resume(newest->manifest.run, identity_, newest->step);
     newest_step_ = newest->step;
     is_finished = newest->step >= steps_ && fs::exists(output_ / "model" / "config.json");
   });
+  identity_ =
+      parse_json(broadcast_text(world_, identity, 0), "the run's identity");  // each disk's part holds it
   world_.broadcast(Tensor(&newest_step_, {1}, DType::i64), 0);
   world_.broadcast(Tensor(&is_finished, {1}, DType::i64), 0);
   return is_finished != 0;
@@ -125,7 +131,7 @@ void Run::resume() {
   std::optional<FoundCheckpoint> found;
   {
     HostState state(*trainer_);
-    found = resume_newest(world_, output_ / "checkpoints", slices_to_load(*trainer_, state), accept,
+    found = resume_newest(*storage_, output_ / "checkpoints", slices_to_load(*trainer_, state), accept,
                           newest_step_ + 1);
     if (found) state.put();
   }
@@ -140,6 +146,8 @@ void Run::resume() {
   progress_.first_step = found->step + 1;
   progress_.skipped_steps = found->step - trainer_->updates();
   if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
+  best_step_ = found->manifest.run.value("best_step", int64_t{0});
+  find_best_model();
   if (!is_first()) return;
   warn_of_changes(found->manifest.run, identity_, done_steps_);
   log::info("goes on after step {} from {}", done_steps_, found->path.string());

@@ -26,6 +26,7 @@ void Run::evaluate(int64_t step) {
   const bool keeps_best = config_.evaluation.every > 0 && config_.evaluation.keep_best;
   if (keeps_best && evaluation.loss < best_loss_) {
     best_loss_ = evaluation.loss;
+    best_step_ = step;
     keep_as_model();
   }
   enter("training");
@@ -69,6 +70,13 @@ bool Run::train() {
   return true;
 }
 
+/// Whether <output>/model is there, on the first rank's disk.
+bool Run::has_model() {
+  int64_t is_there = is_first() && fs::exists(output_ / "model") ? 1 : 0;
+  world_.broadcast(Tensor(&is_there, {1}, DType::i64), 0);
+  return is_there != 0;
+}
+
 ExitCode Run::go() {
   claim_output();
   enter("reading the model's configuration");
@@ -95,7 +103,7 @@ ExitCode Run::go() {
     return ExitCode::saved_on_signal;
   }
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
-  if (!has_best || !fs::exists(output_ / "model")) link_model();
+  if (!has_best || !has_model()) link_model();
   if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
   return ExitCode::done;
 }

@@ -282,7 +282,7 @@ TEST(ConfigCheck, WhatIsNotBuiltIsSaidAndADeviceIsNotPartOfIt) {
   request.overrides = {{"device", "cuda"},
                        {"precision", "bf16"},
                        {"checkpoint.replicas", "2"},
-                       {"checkpoint.storage", "per_node"}};
+                       {"data.special_tokens", "tokens.json"}};
   const LoadedConfig loaded = load_config(request);
   EXPECT_EQ(unbuilt_choices(loaded).size(), 2u);
   EXPECT_THROW(refuse_unbuilt(loaded), Error);
