@@ -160,11 +160,13 @@ void add_tensor(const Plan& plan, const StagePlan& stage, int rank, AxisTraffic&
   const int tensor = plan.mesh.tensor;
   if (tensor < 2) return;
   const int coordinate = plan.mesh.coordinate_of(rank).tensor;
-  const int64_t rows = local_rows(plan, Rows::all);
   for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit) {
-    for (const Collective& collective : plan.workload.units[at(unit)].collectives)
-      add(traffic, sent_in(collective, rows * collective.columns, coordinate, tensor),
-          times_run(plan, stage, unit, collective) * plan.micros);
+    for (const Collective& collective : plan.workload.units[at(unit)].collectives) {
+      const int times = times_run(plan, stage, unit, collective) * plan.micros;
+      for (int strip = 0; strip < plan.parallel.tensor_strips; ++strip)
+        add(traffic, sent_in(collective, strip_rows(plan, strip) * collective.columns, coordinate, tensor),
+            times);
+    }
   }
 }
 
@@ -222,11 +224,12 @@ void add_data(const Plan& plan, const FlatLayout& layout, int rank, AxisTraffic&
 }  // namespace
 
 int64_t local_rows(const Plan& plan, Rows rows) {
-  const int parts = plan.parallel.is_sequence_parallel ? plan.mesh.tensor : 1;
-  const int64_t share = (plan.rows + parts - 1) / parts;
+  const bool is_cut = plan.parallel.is_sequence_parallel;
+  const int strips = plan.parallel.tensor_strips;
+  const int64_t share = is_cut ? strips * strip_share(plan.rows, plan.mesh.tensor, strips) : plan.rows;
   switch (rows) {
     case Rows::all:
-      return share * parts;
+      return is_cut ? share * plan.mesh.tensor : share;
     case Rows::exact:
       return plan.rows;
     case Rows::share:
@@ -235,6 +238,10 @@ int64_t local_rows(const Plan& plan, Rows rows) {
       return plan.parallel.sequence_length;
   }
   return 0;
+}
+
+int64_t strip_rows(const Plan& plan, int strip) {
+  return part_of(local_rows(plan, Rows::all), strip, plan.parallel.tensor_strips).count;
 }
 
 int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank) {

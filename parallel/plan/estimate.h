@@ -19,7 +19,7 @@ struct Estimate {
       0;  // of the parameters after the update: what the next step's first forward does not hide
   double update_s = 0;    // the optimizer: at memory speed, or over the host link and on the host
   double step_s = 0;      // all of it
-  double tensor_s = 0;    // collectives of the tensor axis, of the rank that has most
+  double tensor_s = 0;    // collectives of the tensor axis that nothing hides, of the rank that has most
   double transfer_s = 0;  // waiting for messages under way between stages, likewise
   double data_s = 0;      // sums and gathers of the data axis that nothing hides
   double exposed_s = 0;   // these three: communication that nothing hides

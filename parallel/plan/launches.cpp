@@ -91,6 +91,7 @@ class Launcher {
       for (const Collective& collective : what.collectives) {
         if (!collective.is_backward) add(collective, action.micro, unit);
       }
+      wait_for_layer();
       if (what.kind != UnitKind::head) continue;
       for (int64_t end = unit; end < units.end(); ++end) open_gradients(end);
       // The head's gradient is made where its loss is.
@@ -98,6 +99,7 @@ class Launcher {
       for (const Collective& collective : what.collectives) {
         if (collective.is_backward) add(collective, action.micro, unit);
       }
+      wait_for_layer();
       for (int64_t end = unit; end < units.end(); ++end) sum_unit(end, action.micro);
     }
   }
@@ -126,9 +128,11 @@ class Launcher {
         if (is_again && collective.is_made_again && action.kind != ActionKind::backward_weights)
           add(collective, action.micro, unit);
       }
+      wait_for_layer();
       for (const Collective& collective : what.collectives) {
         if (collective.is_backward && runs_in(collective, action.kind)) add(collective, action.micro, unit);
       }
+      wait_for_layer();
       sum_unit(unit, action.micro);
     }
   }
@@ -194,14 +198,32 @@ class Launcher {
     index = -1;
   }
 
+  // --- Inside layers. ------------------------------------------------------------------------------------
+
+  /// A collective's strips set out together. Before that, what is under way is waited for, but for the one
+  /// before where one of the two is ahead.
   void add(const Collective& collective, int micro, int64_t unit) {
     if (plan_.mesh.tensor == 1) return;
-    const int64_t bytes = local_rows(plan_, Rows::all) * collective.columns * size_bytes(collective.dtype);
-    launches_.push_back({.kind = kind_of(collective.kind),
-                         .wire = Wire::tensor,
-                         .bytes = bytes,
-                         .micro = micro,
-                         .unit = static_cast<int>(unit)});
+    wait_all(in_layer_);
+    if (!collective.is_ahead && !is_last_ahead_) wait_all(last_in_layer_);
+    std::swap(in_layer_, last_in_layer_);
+    is_last_ahead_ = collective.is_ahead;
+    for (int strip = 0; strip < plan_.parallel.tensor_strips; ++strip) {
+      last_in_layer_.push_back(static_cast<int>(launches_.size()));
+      launches_.push_back(
+          {.kind = kind_of(collective.kind),
+           .wire = Wire::tensor,
+           .is_started = true,
+           .bytes = strip_rows(plan_, strip) * collective.columns * size_bytes(collective.dtype),
+           .micro = micro,
+           .unit = static_cast<int>(unit)});
+    }
+  }
+
+  void wait_for_layer() {
+    wait_all(in_layer_);
+    wait_all(last_in_layer_);
+    is_last_ahead_ = false;
   }
 
   /// Small tensors that every rank gathers, chunk by chunk of the rows: as often as all rows take.
@@ -326,8 +348,10 @@ class Launcher {
   std::vector<std::vector<Slot>> slots_;  // [chunk][slot]
   std::vector<int> reductions_, reduced_;
   Residency residency_;
-  std::vector<int> gathers_;    // [bucket]: its started gather, or -1
-  std::vector<int> unit_sums_;  // [place]: the sum that reads it, or -1
+  std::vector<int> gathers_;                   // [bucket]: its started gather, or -1
+  std::vector<int> unit_sums_;                 // [place]: the sum that reads it, or -1
+  std::vector<int> last_in_layer_, in_layer_;  // under way: strips of the last collective, and of that before
+  bool is_last_ahead_ = false;
   std::vector<Launch> launches_;
 };
 

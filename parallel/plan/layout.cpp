@@ -28,6 +28,11 @@ Range part_of(int64_t total, int index, int parts) {
   return {begin, total * (index + 1) / parts - begin};
 }
 
+int64_t strip_share(int64_t rows, int tensor, int strips) {
+  const int64_t shares = int64_t{tensor} * strips;
+  return (rows + shares - 1) / shares;
+}
+
 Box whole(const Shape& shape) {
   return {{}, shape};
 }

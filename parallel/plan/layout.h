@@ -27,6 +27,10 @@ struct Range {
 /// Example: 7 in 3 parts is 2, 2, 3.
 Range part_of(int64_t total, int index, int parts);
 
+/// Rows of a strip that one tensor rank owns with sequence parallelism: `rows` are padded so that every strip
+/// has equal shares. Example: 19 rows, tensor 3, 2 strips: 4 (24 rows, 12 a strip).
+int64_t strip_share(int64_t rows, int tensor, int strips);
+
 /// A box of a global tensor: [begin, begin + extent) in each dimension.
 struct Box {
   std::array<int64_t, Shape::max_dims> begin{};

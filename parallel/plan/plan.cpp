@@ -28,12 +28,27 @@ std::string divisors_text(int64_t value) {
   return text;
 }
 
+void check_strips(const ParallelConfig& parallel) {
+  const int strips = parallel.tensor_strips;
+  check(strips >= 1 && strips <= max_tensor_strips, ExitCode::usage,
+        "parallel.tensor_strips = {}; it is one of 1 to {}", strips, max_tensor_strips);
+  check(strips == 1 || parallel.tensor > 1, ExitCode::usage,
+        "parallel.tensor_strips = {}, but parallel.tensor = 1: nothing is sent inside a layer; set it to 1",
+        strips);
+  const int64_t rows = parallel.micro * parallel.sequence_length;
+  check(strips == 1 || rows >= int64_t{strips} * parallel.tensor, ExitCode::usage,
+        "parallel.tensor_strips = {}: a micro-batch of {} tokens on {} tensor ranks has no such strips; set "
+        "it to {}",
+        strips, rows, parallel.tensor, std::max<int64_t>(1, rows / parallel.tensor));
+}
+
 void check_sizes(const Workload& workload, const ParallelConfig& parallel) {
   check(workload.heads % parallel.tensor == 0, ExitCode::usage,
         "the model has {} attention heads, which parallel.tensor = {} does not divide; set it to {}",
         workload.heads, parallel.tensor, divisors_text(workload.heads));
   check(parallel.zero >= 0 && parallel.zero <= 3, ExitCode::usage,
         "parallel.zero = {}; it is one of 0, 1, 2, 3", parallel.zero);
+  check_strips(parallel);
   check(parallel.micro >= 1 && parallel.global >= 1 && parallel.sequence_length >= 1, ExitCode::usage,
         "batch.micro = {}, batch.global = {} and data.sequence_length = {} must be at least 1",
         parallel.micro, parallel.global, parallel.sequence_length);

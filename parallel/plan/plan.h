@@ -84,6 +84,8 @@ int64_t addend_elements(const Plan& plan, const FlatLayout& layout, int bucket);
 
 /// Rows of an activation with these Rows on a rank: N, or its share under sequence parallelism, padded.
 int64_t local_rows(const Plan& plan, Rows rows);
+/// Of all rows, those of a strip.
+int64_t strip_rows(const Plan& plan, int strip);
 /// Elements of one row of `tensor` on `rank`.
 int64_t local_columns(const Plan& plan, const RowTensor& tensor, int rank);
 /// Bytes of `tensor` on `rank` for one micro-batch.

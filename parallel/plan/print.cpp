@@ -40,6 +40,8 @@ std::string head_text(const Plan& plan, const std::string& why) {
   std::string choices =
       fmt::format("schedule {}, ZeRO {}, sequence parallelism {}, recompute {}", schedule_text(parallel),
                   parallel.zero, parallel.is_sequence_parallel ? "on" : "off", recompute_text(parallel));
+  if (parallel.tensor_strips > 1)
+    choices += fmt::format(", layers in {} strips of rows", parallel.tensor_strips);
   if (parallel.offload == Offload::optimizer) choices += ", optimizer in host memory";
   if (parallel.is_grid_invariant) choices += ", sums that no grid changes";
   table.add({"choices", choices});

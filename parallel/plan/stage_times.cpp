@@ -13,22 +13,39 @@ size_t at(int64_t index) {
   return static_cast<size_t>(index);
 }
 
-/// Seconds of a unit's tensor collectives for one micro-batch.
+/// Seconds of a unit's tensor collectives for one micro-batch that nothing hides.
 struct TensorTimes {
   double forward_s = 0, input_s = 0, weights_s = 0;
 };
 
-TensorTimes tensor_times(const Plan& plan, const StagePlan& stage, int64_t index, double bytes_per_s) {
+/// Of a collective's t seconds in s strips. The other strips run beside the product of p seconds that makes
+/// or reads them, one never does; all of them beside b seconds of products that do not need them:
+///   max(t - p (s - 1) / s, t / s) - b, or 0
+/// A CPU has no second stream: nothing hides.
+double exposed_s(const Plan& plan, const Collective& collective, const Hardware& hardware, double seconds) {
+  if (hardware.host_link_bytes_per_s <= 0) return seconds;
+  const double rows_per_flop_s =
+      static_cast<double>(plan.rows) / plan.mesh.tensor / (hardware.peak_flops * hardware.reachable);
+  const bool has_beside = collective.is_of_weights || !plan.has_halves();
+  const double product_s = collective.product_flops * rows_per_flop_s;
+  const double beside_s = has_beside ? collective.beside_flops * rows_per_flop_s : 0;
+  const double strips = plan.parallel.tensor_strips;
+  return std::max(0.0, std::max(seconds - product_s * (strips - 1) / strips, seconds / strips) - beside_s);
+}
+
+TensorTimes tensor_times(const Plan& plan, const StagePlan& stage, int64_t index, const Hardware& hardware) {
   TensorTimes times;
   if (plan.mesh.tensor == 1) return times;
+  const double bytes_per_s = bytes_per_s_along(Axis::tensor, plan.mesh, hardware);
   const bool is_full = plan.recompute_of(stage, index) == Recompute::full;
   for (const Collective& collective : plan.workload.units[at(index)].collectives) {
     if (collective.is_for_halves && !plan.has_halves()) continue;
     const double ways = collective.kind == CollectiveKind::all_reduce ? 2 : 1;
-    const double seconds =
+    const double whole_s =
         ways *
         static_cast<double>(local_rows(plan, Rows::all) * collective.columns * size_bytes(collective.dtype)) *
         sent_share(plan.mesh.tensor) / bytes_per_s;
+    const double seconds = exposed_s(plan, collective, hardware, whole_s);
     if (!collective.is_backward) times.forward_s += seconds;
     if (collective.is_backward) (collective.is_of_weights ? times.weights_s : times.input_s) += seconds;
     if (!collective.is_backward && collective.is_made_again && is_full) times.input_s += seconds;
@@ -133,7 +150,6 @@ double bytes_per_s_along(Axis axis, const Mesh& mesh, const Hardware& hardware) 
 StageTimes stage_times(const Plan& plan, int stage, const Hardware& hardware) {
   const double rows_per_flop_s =
       static_cast<double>(plan.rows) / plan.mesh.tensor / (hardware.peak_flops * hardware.reachable);
-  const double tensor_bytes_per_s = bytes_per_s_along(Axis::tensor, plan.mesh, hardware);
   const double attention = attention_flops(plan);
   const StagePlan& part = plan.stages[at(stage)];
   StageTimes times;
@@ -151,7 +167,7 @@ StageTimes stage_times(const Plan& plan, int stage, const Hardware& hardware) {
     times.forward_s += forward;
     times.backward_s += input + weights;
     // 2. The tensor axis.
-    const TensorTimes tensor = tensor_times(plan, part, index, tensor_bytes_per_s);
+    const TensorTimes tensor = tensor_times(plan, part, index, hardware);
     times.tensor_forward_s += tensor.forward_s;
     times.tensor_backward_s += tensor.input_s + tensor.weights_s;
     times.input_s += input + tensor.input_s;

@@ -22,8 +22,9 @@ double bytes_per_s_along(Axis axis, const Mesh& mesh, const Hardware& hardware);
 double sent_share(int ranks);
 
 struct StageTimes {
-  double forward_s = 0, backward_s = 0;                // products; backward: with what is computed again
-  double tensor_forward_s = 0, tensor_backward_s = 0;  // collectives of the tensor axis, which nothing hides
+  double forward_s = 0, backward_s = 0;  // products; backward: with what is computed again
+  double tensor_forward_s = 0,
+         tensor_backward_s = 0;                    // of collectives of the tensor axis, what nothing hides
   double data_forward_s = 0, data_backward_s = 0;  // of the data axis (ZeRO 2, 3), beyond what compute hides
   double input_s = 0;  // of all of backward: the half that the stage before waits for
 

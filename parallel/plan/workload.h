@@ -25,9 +25,10 @@ std::string_view name_of(Recompute recompute);
 
 /// How the rows of an activation lie over a tensor group.
 enum class Rows : uint8_t {
-  all,    // every tensor rank holds all N rows, padded to a multiple of tensor with sequence parallelism
+  all,    // every tensor rank holds all N rows, padded to a multiple of tensor * strips with sequence
+          // parallelism
   exact,  // the same without the padding
-  share,  // a tensor rank holds ceil(N / tensor) rows (sequence parallel)
+  share,  // a tensor rank holds its share of every strip (sequence parallel)
   time    // T rows: one for each position of a row of tokens
 };
 
@@ -58,7 +59,8 @@ inline bool is_made_again(const RowTensor& tensor, Recompute recompute) {
 enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter };
 std::string_view name_of(CollectiveKind kind);
 
-/// One collective over the tensor axis for each micro-batch.
+/// One collective over the tensor axis for each strip of a micro-batch. It is started; before the next one of
+/// the unit is, it has been waited for.
 struct Collective {
   std::string name;
   CollectiveKind kind = CollectiveKind::all_reduce;
@@ -66,8 +68,12 @@ struct Collective {
   bool is_made_again = false;  // of a forward's: full recompute runs it once more
   bool is_of_weights = false;  // of a backward's: in the weight half
   bool is_for_halves = false;  // of the weight half: what the whole backward does not have to gather twice
+  bool is_ahead = false;       // starts beside the one before, and is waited for after the next has started
   int64_t columns = 0;         // elements of a row of the whole tensor (all_gather: the gathered one)
   DType dtype = DType::f32;
+  // FLOPs per row over all tensor ranks that it may hide under: of the product of its own rows, all strips
+  // but one; and of products that do not need them, in the weight half or the whole backward.
+  double product_flops = 0, beside_flops = 0;
 };
 
 /// table: the last stage's copy of a tied embedding; the head computes with it.
@@ -113,6 +119,9 @@ struct StateTypes {
   DType moments = DType::f32;
 };
 
+/// Strips that the rows of a micro-batch are cut into inside a tensor group, at most.
+inline constexpr int max_tensor_strips = 4;
+
 inline constexpr int64_t all_blocks = int64_t{1} << 40;
 
 /// The user's choice, everything resolved (no auto).
@@ -123,9 +132,10 @@ struct ParallelConfig {
   int virtual_stages = 1;  // stages a position; with zero_bubble 1 = H1, 2 = ZB-V
   ScheduleName schedule = ScheduleName::one_f_one_b;
   bool is_sequence_parallel = false;
-  int zero = 1;        // 0 | 1 | 2 | 3
-  int64_t micro = 1;   // rows of tokens a micro-batch and data rank
-  int64_t global = 1;  // rows of tokens an optimizer step
+  int tensor_strips = 1;  // of a micro-batch's rows: one is multiplied while another is summed or gathered
+  int zero = 1;           // 0 | 1 | 2 | 3
+  int64_t micro = 1;      // rows of tokens a micro-batch and data rank
+  int64_t global = 1;     // rows of tokens an optimizer step
   int64_t sequence_length = 1;
   StateTypes types;
   Recompute recompute = Recompute::none;

@@ -16,6 +16,8 @@ std::string_view name_of(SpanCategory category) {
       return "transfer";
     case SpanCategory::collective:
       return "collective";
+    case SpanCategory::tensor:
+      return "tensor";
   }
   fail(ExitCode::defect, "no category of spans has the number {}", static_cast<int>(category));
 }
@@ -69,7 +71,7 @@ void Tracer::note(std::string_view name, SpanCategory category, double begin_s, 
 
 void WatchedTransfer::close() {
   Tracer* const tracer = std::exchange(tracer_, nullptr);
-  if (tracer != nullptr) tracer->note(name_, SpanCategory::collective, begin_s_, tracer->now_s(), bucket_);
+  if (tracer != nullptr) tracer->note(name_, category_, begin_s_, tracer->now_s(), bucket_);
 }
 
 }  // namespace ptrain

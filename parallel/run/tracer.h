@@ -15,9 +15,10 @@
 namespace ptrain {
 
 /// What a span is about. phase: a part of a step, or what lies between steps; the others are actions of the
-/// program, or what else is computed or sent beside them.
-enum class SpanCategory : uint8_t { phase, compute, transfer, collective };
-inline constexpr int num_span_categories = 4;
+/// program, or what else is computed or sent beside them. tensor: sums and gathers inside a layer;
+/// collective: those between layers.
+enum class SpanCategory : uint8_t { phase, compute, transfer, collective, tensor };
+inline constexpr int num_span_categories = 5;
 std::string_view name_of(SpanCategory category);
 /// What an action is: transfer (sends and receives), collective (reduce), else compute: the rank is busy with
 /// it.
@@ -80,10 +81,12 @@ class WatchedTransfer {
  public:
   WatchedTransfer() = default;
   /// name: of static storage. tracer: null for none.
-  WatchedTransfer(Transfer transfer, Tracer* tracer, std::string_view name, int bucket)
+  WatchedTransfer(Transfer transfer, Tracer* tracer, std::string_view name, int bucket,
+                  SpanCategory category = SpanCategory::collective)
       : transfer_(std::move(transfer)),
         tracer_(tracer),
         name_(name),
+        category_(category),
         bucket_(bucket),
         begin_s_(tracer != nullptr ? tracer->now_s() : 0) {}
 
@@ -102,6 +105,7 @@ class WatchedTransfer {
   Transfer transfer_;
   Tracer* tracer_ = nullptr;  // null once it is noted
   std::string_view name_;
+  SpanCategory category_ = SpanCategory::collective;
   int bucket_ = -1;
   double begin_s_ = 0;
 };

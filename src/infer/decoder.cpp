@@ -43,7 +43,7 @@ Decoder::Decoder(const ModelSpec& spec, Communicator* tensor, const Context& con
       context_(context),
       mesh_{.pipeline = 1, .data = 1, .tensor = tensor == nullptr ? 1 : tensor->size()},
       rank_(tensor == nullptr ? 0 : tensor->rank()),
-      group_(tensor, SequenceParallel::off, {}),
+      group_(tensor, SequenceParallel::off, 1, {}),
       local_(local_sizes(spec, mesh_, rank_)),
       max_positions_(max_positions),
       placed_(place_all(spec, mesh_, rank_)),
@@ -86,7 +86,7 @@ Decoder::Decoder(const ModelSpec& spec, Communicator* tensor, const Context& con
 }
 
 BlockDims Decoder::dims_of(int64_t n) const {
-  return block_dims(spec_, mesh_, rank_, 1, n, SequenceParallel::off, dtype_);
+  return block_dims(spec_, mesh_, rank_, 1, n, SequenceParallel::off, 1, dtype_);
 }
 
 void Decoder::visit_inputs(int64_t n, Inputs& inputs, const VisitTensor& each) {

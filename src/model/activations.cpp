@@ -5,7 +5,7 @@
 namespace ptrain {
 
 BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t B, int64_t T,
-                     SequenceParallel sequence_parallel, DType dtype) {
+                     SequenceParallel sequence_parallel, int strips, DType dtype) {
   BlockDims dims{.B = B,
                  .T = T,
                  .N = B * T,
@@ -18,7 +18,7 @@ BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t 
                  .is_sequence_parallel = mesh.tensor > 1 && sequence_parallel == SequenceParallel::on,
                  .dtype = dtype};
   if (dims.is_sequence_parallel) {
-    dims.local_rows = (dims.N + mesh.tensor - 1) / mesh.tensor;
+    dims.local_rows = strips * strip_share(dims.N, mesh.tensor, strips);
     dims.rows = dims.local_rows * mesh.tensor;
   }
   return dims;

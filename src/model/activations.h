@@ -17,7 +17,7 @@ namespace ptrain {
 struct BlockDims {
   int64_t B = 0, T = 0;
   int64_t N = 0;           // B * T
-  int64_t rows = 0;        // N, padded to a multiple of the tensor group's size with sequence parallelism
+  int64_t rows = 0;        // N, padded to a multiple of tensor * strips with sequence parallelism
   int64_t local_rows = 0;  // rows, or this rank's share with sequence parallelism
   int64_t C = 0, D = 0;
   LocalSizes local;
@@ -28,8 +28,9 @@ struct BlockDims {
   int64_t qkv_columns() const { return (local.H + 2 * local.K) * D; }
 };
 
+/// strips: see TensorGroup.
 BlockDims block_dims(const ModelSpec& spec, const Mesh& mesh, int rank, int64_t B, int64_t T,
-                     SequenceParallel sequence_parallel, DType dtype);
+                     SequenceParallel sequence_parallel, int strips, DType dtype);
 
 /// Kept from forward to backward, per block and micro-batch slot, or made again in memory that all slots
 /// share.
@@ -82,7 +83,7 @@ struct SlotActs {
 struct StageScratch {
   BlockActs again;    // of one block, what backward makes again
   Tensor whole;       // (rows, C) gathered rows; only with sequence parallelism
-  Tensor partial;     // (rows, C) addends; only with sequence parallelism
+  Tensor partial;     // (rows, C) addends, or rows gathered for a gradient; only with sequence parallelism
   Tensor branch;      // (local_rows, C) a branch's output, later the gradient of its input
   Tensor act;         // (rows, F)
   Tensor dact;        // (rows, F)

@@ -43,7 +43,7 @@ void chunk_loss(Context& context, const HeadEnv& env, const HeadWeights& w, Tens
   linear_forward(context, chunk.product_inputs, w.table, {}, chunk.product_logits);
   loss_statistics(context, chunk.logits, chunk.targets, env.dims.local.first_id, chunk.statistics);
   if (env.group.size() > 1) {
-    env.group.comm()->all_gather(chunk.statistics, chunk.parts);
+    env.group.all_gather(chunk.statistics, chunk.parts);
     loss_combine(context, chunk.parts, chunk.statistics);
   }
   loss_sum(context, chunk.statistics, loss);
@@ -64,7 +64,7 @@ void over_chunks(const HeadEnv& env, const MicroInput& input, HeadScratch& scrat
 void head_loss(Context& context, const HeadEnv& env, const HeadWeights& w, const MicroInput& input, Tensor x,
                HeadScratch& scratch) {
   rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
-  const Tensor h = env.group.enter(scratch.h, scratch.whole);
+  const Tensor h = env.group.enter(scratch.h, scratch.whole).wait();
   over_chunks(env, input, scratch,
               [&](Chunk& chunk) { chunk_loss(context, env, w, h, chunk, scratch.loss); });
 }
@@ -73,7 +73,7 @@ void head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeig
                             const MicroInput& input, Tensor x, HeadScratch& scratch, double loss_scale,
                             Tensor d, HeadWeights& dw) {
   rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
-  const Tensor h = env.group.enter(scratch.h, scratch.whole);
+  const Tensor h = env.group.enter(scratch.h, scratch.whole).wait();
   const Tensor dh = env.group.addends(d);
   fill(context, dh, 0);
   over_chunks(env, input, scratch, [&](Chunk& chunk) {
@@ -91,7 +91,7 @@ void head_loss_and_gradient(Context& context, const HeadEnv& env, const HeadWeig
 void head_logits(Context& context, const HeadEnv& env, const HeadWeights& w, Tensor x, HeadScratch& scratch,
                  const std::function<void(int64_t first_row, Tensor logits)>& each) {
   rmsnorm_forward(context, x, {}, w.norm, {}, scratch.h, scratch.rstd, env.norm_eps);
-  const Tensor h = env.group.enter(scratch.h, scratch.whole);
+  const Tensor h = env.group.enter(scratch.h, scratch.whole).wait();
   for (int64_t begin = 0; begin < env.dims.N; begin += scratch.logits.rows()) {
     const int64_t count = std::min(scratch.logits.rows(), env.dims.N - begin);
     const Tensor logits = scratch.logits.row_range(0, count);

@@ -36,8 +36,9 @@ Model::Model(const ModelSpec& spec, const Plan& plan, int rank, const ModelComms
       held_parameters_(plan.zero == 3 ? Held::shards : Held::whole) {
   const Coordinate at = plan.mesh.coordinate_of(rank);
   workspace_.context = context;
-  workspace_.dims = block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
-                               sequence_parallel_of(plan), plan.parallel.types.param);
+  workspace_.dims =
+      block_dims(spec, plan.mesh, rank, plan.parallel.micro, plan.parallel.sequence_length,
+                 sequence_parallel_of(plan), plan.parallel.tensor_strips, plan.parallel.types.param);
   placed_ = place(weights_of(spec, sequence_parallel_of(plan), plan.is_tied_apart), layout_);
   bool has_head = false;
   for (int chunk = 0; chunk < plan.map.chunks(); ++chunk) {
@@ -81,7 +82,8 @@ Model::Model(const ModelSpec& spec, const Plan& plan, int rank, const ModelComms
 
   fill_angles();
   workspace_.products = Products(products);
-  workspace_.group = TensorGroup(comms.tensor, sequence_parallel_of(plan), workspace_.scratch.partial);
+  workspace_.group = TensorGroup(comms.tensor, sequence_parallel_of(plan), plan.parallel.tensor_strips,
+                                 workspace_.scratch.partial);
   owned_ = flat_memory(parameters_, layout_, at.data, held_parameters_);
   read_ = plan.zero == 3 ? place_units(places, unit_parameters_) : owned_;
   if (use == Pass::train) {

@@ -28,6 +28,8 @@ class Model {
   const Stage& stage(int chunk = 0) const { return *stages_[static_cast<size_t>(chunk)]; }
   int stages() const { return static_cast<int>(stages_.size()); }
   void set_hooks(UnitHooks* hooks);
+  /// Who notes what is under way in the tensor group from here on. Null: nobody.
+  void set_tracer(Tracer* tracer) { workspace_.group.set_tracer(tracer); }
 
   const ModelSpec& spec() const { return spec_; }
   const FlatLayout& layout() const { return layout_; }

@@ -111,9 +111,14 @@ void Stage::forward_layers(SlotActs& acts) {
   Context& context = workspace_.context;
   if (has_embedding()) {
     need(0, units_, true);
-    embedding_forward(context, acts.input.ids, weights_.embedding, workspace_.dims.local.first_id,
-                      workspace_.group.addends(acts.x[0]));
-    workspace_.group.leave(acts.x[0]);
+    const TensorGroup& group = workspace_.group;
+    group
+        .leave(acts.x[0],
+               [&](int strip, Tensor addends) {
+                 embedding_forward(context, group.cut(acts.input.ids, strip), weights_.embedding,
+                                   workspace_.dims.local.first_id, addends);
+               })
+        .wait();
   }
   for (size_t i = 0; i < acts.blocks.size(); ++i) {
     const int64_t unit = first_block_unit_ + static_cast<int64_t>(i);
@@ -177,7 +182,7 @@ void Stage::backward_units(SlotActs& acts, Range units, ActionKind kind) {
     if (is_block(unit)) {
       backward_block(acts, unit, kind);
     } else if (has_weights) {
-      const Tensor d = workspace_.group.enter(acts.d, workspace_.scratch.whole);
+      const Tensor d = workspace_.group.enter(acts.d, workspace_.scratch.whole).wait();
       embedding_backward(workspace_.context, acts.input.ids, d, workspace_.dims.local.first_id,
                          dweights_.embedding);
     }

@@ -108,18 +108,23 @@ class WorkloadMaker {
     add_qkv(unit.scratch, "dq", "dk", "dv");
     add(unit.scratch, "dattention", H * D, all_rows, q_heads);
     add_statistic(unit.scratch, "delta", H, Rows::exact, Split{.dim = 0});
-    unit.collectives = {again(enter("attention in")),
-                        again(leave("attention out")),
-                        again(enter("mlp in")),
-                        leave("mlp out"),
-                        enter_backward("mlp out"),
+    // In the order in which the block starts them. Backward: what it sums, or gathers for a gradient of
+    // weights, travels beside the product of another weight.
+    const auto flops = [](int64_t weights) { return 2 * static_cast<double>(weights); };
+    const double qkv = flops(C * D * (H + 2 * K)), o = flops(C * D * H), gate_up = flops(2 * C * F),
+                 down = flops(C * F);
+    unit.collectives = {again(cut_with(qkv, enter("attention in"))),
+                        again(cut_with(o, leave("attention out"))),
+                        again(cut_with(gate_up, enter("mlp in"))),
+                        cut_with(down, leave("mlp out")),
+                        cut_with(down, enter_backward("mlp out")),
                         of_weights(enter_backward("mlp out"), true),
-                        of_weights(enter_backward("mlp in")),
-                        leave_backward("mlp in"),
-                        enter_backward("attention out"),
-                        of_weights(enter_backward("attention out"), true),
-                        of_weights(enter_backward("attention in")),
-                        leave_backward("attention in")};
+                        ahead(beside(down, of_weights(enter_backward("mlp in")))),
+                        beside(gate_up, cut_with(gate_up, leave_backward("mlp in"))),
+                        cut_with(o, enter_backward("attention out")),
+                        beside(gate_up, of_weights(enter_backward("attention out"), true)),
+                        ahead(beside(o, of_weights(enter_backward("attention in")))),
+                        beside(qkv, cut_with(qkv, leave_backward("attention in")))};
     drop_empty(unit.collectives);
     return unit;
   }
@@ -173,6 +178,18 @@ class WorkloadMaker {
   static Collective of_weights(Collective collective, bool is_for_halves = false) {
     collective.is_of_weights = true;
     collective.is_for_halves = is_for_halves;
+    return collective;
+  }
+  static Collective ahead(Collective collective) {
+    collective.is_ahead = true;
+    return collective;
+  }
+  static Collective cut_with(double product_flops, Collective collective) {
+    collective.product_flops = product_flops;
+    return collective;
+  }
+  static Collective beside(double flops, Collective collective) {
+    collective.beside_flops = flops;
     return collective;
   }
   static void drop_empty(std::vector<Collective>& collectives) {

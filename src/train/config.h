@@ -39,6 +39,7 @@ struct Config {
     Schedule schedule = Schedule::one_f_one_b;
     int virtual_stages = 1;
     std::optional<bool> sequence_parallel;  // empty = on when tensor > 1, see sequence_parallel()
+    std::optional<int> tensor_strips;       // empty = what hides most, see tensor_strips_of() of run_plan.h
     int zero = 1;                           // 0 … 3
     Offload offload = Offload::none;
     bool allow_tensor_across_nodes = false;

@@ -96,6 +96,10 @@ void check_companions(const LoadedConfig& loaded) {
   check(config.evaluation.every == 0 || !config.data.validation.empty(), ExitCode::usage,
         "{} = {} needs files in data.validation, which is empty", loaded.where("evaluation.every"),
         config.evaluation.every);
+  const int strips = config.parallel.tensor_strips.value_or(1);
+  check(strips == 1 || config.parallel.tensor > 1, ExitCode::usage,
+        "{} = {} needs parallel.tensor above 1: only a tensor group sends inside layers; set it to 1 or auto",
+        loaded.where("parallel.tensor_strips"), strips);
   check(config.checkpoint.replicas == 1 || config.checkpoint.storage != C::Storage::shared, ExitCode::usage,
         "{} = {} needs checkpoint.storage per_node, not shared; set it to 1",
         loaded.where("checkpoint.replicas"), config.checkpoint.replicas);

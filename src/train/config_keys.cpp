@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/workload.h"
 
 namespace ptrain {
 namespace {
@@ -146,6 +147,14 @@ std::vector<Key> parallel_keys() {
           {.path = "parallel.sequence_parallel",
            .help = "cut the rows between tensor-parallel layers too; auto = on when tensor > 1",
            .absent = "auto"}),
+      row<&C::parallel, &P::tensor_strips>(
+          {.path = "parallel.tensor_strips",
+           .unit = "strips",
+           .help = "strips of rows in which layers of a tensor group compute, so that one travels beside "
+                   "another's products; auto = 2 on GPUs with 2,048 rows a micro-batch or more, else 1",
+           .absent = "auto",
+           .min = 1,
+           .max = max_tensor_strips}),
       row<&C::parallel, &P::zero>(
           {.path = "parallel.zero",
            .help = "cut over the replicas: 1 optimizer, 2 gradients, 3 parameters too",

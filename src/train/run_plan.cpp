@@ -11,7 +11,10 @@ namespace ptrain {
 ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute) {
   const int64_t tp = parallel.tensor;
   const auto share = [&](int64_t whole) { return (whole + tp - 1) / tp; };
-  const int64_t rows = share(parallel.micro * parallel.sequence_length) * tp;
+  const int64_t shares = tp * parallel.tensor_strips;
+  const int64_t rows =
+      strip_share(parallel.micro * parallel.sequence_length, parallel.tensor, parallel.tensor_strips) *
+      shares;
   return {.B = parallel.micro,
           .T = parallel.sequence_length,
           .N = rows,
@@ -23,6 +26,21 @@ ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel
           .D = spec.D,
           .dtype = parallel.types.param,
           .is_fp8 = compute.precision == Config::Precision::fp8};
+}
+
+int tensor_strips_of(const Config& config, const ParallelConfig& parallel, const Compute& compute) {
+  if (parallel.tensor == 1) return 1;
+  const bool is_fp8 = compute.precision == Config::Precision::fp8;
+  const int chosen = config.parallel.tensor_strips.value_or(0);
+  check(
+      chosen <= 1 || !is_fp8, ExitCode::usage,
+      "parallel.tensor_strips = {} with precision fp8: every strip would quantise the weights again; set it "
+      "to 1 or auto",
+      chosen);
+  if (chosen > 0) return chosen;
+  constexpr int64_t rows_of_a_strip = 1024;  // that a GPU multiplies as fast, row by row, as more of them
+  const int64_t rows = parallel.micro * parallel.sequence_length;
+  return compute.device == DeviceKind::cuda && !is_fp8 && rows >= 2 * rows_of_a_strip ? 2 : 1;
 }
 
 void book_scratch(Workload& workload, const ScratchSizes& sizes, DeviceKind device) {
@@ -45,6 +63,7 @@ Plan plan_for(const Config& config, const ModelSpec& spec, ParallelConfig parall
         config.data.sequence_length, spec.max_positions, spec.max_positions);
   check_offload(parallel, compute);
   parallel.is_sequence_parallel &= parallel.tensor > 1;
+  parallel.tensor_strips = tensor_strips_of(config, parallel, compute);
   const auto sequence_parallel = parallel.is_sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
   Workload workload = workload_of(spec, sequence_parallel, stages_of(parallel), parallel.types.param);
   workload.model_flops_per_token = training_flops_per_token(spec, config.data.sequence_length);

@@ -21,6 +21,10 @@ Plan plan_for(const Config& config, const ModelSpec& spec, ParallelConfig parall
 /// The largest sizes that the ops of a rank meet, for their scratch.
 ScratchSizes scratch_sizes(const ModelSpec& spec, const ParallelConfig& parallel, const Compute& compute);
 
+/// parallel.tensor_strips with `auto` resolved: 2 on GPUs where a tensor group has 2 strips of at least 1,024
+/// rows, so that sums and gathers hide under products; 1 on CPUs, which have no second stream, and in fp8.
+int tensor_strips_of(const Config& config, const ParallelConfig& parallel, const Compute& compute);
+
 /// Books in the workload what ops and products of those sizes want beside their tensors.
 void book_scratch(Workload& workload, const ScratchSizes& sizes, DeviceKind device);
 

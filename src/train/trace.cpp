@@ -17,8 +17,23 @@
 namespace ptrain {
 namespace {
 
-// Numbers of lanes; of messages and collectives these are the first.
-constexpr int phase_lane = 0, compute_lane = 1, first_transfer_lane = 100, first_collective_lane = 200;
+constexpr int phase_lane = 0, compute_lane = 1;
+
+/// Lanes of what may be under way several times at once.
+struct Lanes {
+  int first = 0;
+  const char* name = "";
+};
+Lanes lanes_of(SpanCategory category) {
+  switch (category) {
+    case SpanCategory::transfer:
+      return {100, "messages"};
+    case SpanCategory::tensor:
+      return {300, "tensor collectives"};
+    default:
+      return {200, "collectives"};
+  }
+}
 
 int64_t ns_of(double seconds) {
   return std::llround(1e9 * seconds);
@@ -70,18 +85,18 @@ void TraceText::add_name(int lane, const std::string& name) {
                   seat_.rank, lane, lane));
 }
 
-/// Bars of one lane must not overlap: of messages and collectives the first lane that is free.
+/// Bars of one lane must not overlap: of what is under way the first lane that is free.
 int TraceText::lane_of(const Span& span, int64_t begin_ns, int64_t end_ns) {
   if (span.category == SpanCategory::phase) return phase_lane;
   if (span.category == SpanCategory::compute) return compute_lane;
-  const bool is_transfer = span.category == SpanCategory::transfer;
-  std::vector<int64_t>& ends_ns = is_transfer ? transfer_ends_ns_ : collective_ends_ns_;
+  const Lanes lanes = lanes_of(span.category);
+  std::vector<int64_t>& ends_ns = ends_ns_[static_cast<size_t>(span.category)];
   auto free = std::ranges::find_if(ends_ns, [&](int64_t end) { return end <= begin_ns; });
   const auto index = static_cast<int>(free - ends_ns.begin());
-  const int lane = (is_transfer ? first_transfer_lane : first_collective_lane) + index;
+  const int lane = lanes.first + index;
   if (free == ends_ns.end()) {
     ends_ns.push_back(end_ns);
-    add_name(lane, fmt::format("{} under way, {}", is_transfer ? "messages" : "collectives", index + 1));
+    add_name(lane, fmt::format("{} under way, {}", lanes.name, index + 1));
   } else {
     *free = end_ns;
   }

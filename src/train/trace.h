@@ -3,6 +3,7 @@
 // them (trace_read).
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -23,7 +24,8 @@ struct TraceSeat {
 };
 
 /// The events of one rank as text: a line each, joined by ",\n". Lanes (threads of the viewer): step phases,
-/// compute, messages under way, collectives under way; of the last two as many as are under way at once.
+/// compute, messages under way, collectives under way, those of layers; of the last three as many as are
+/// under way at once.
 class TraceText {
  public:
   /// Lanes of spans that are `enqueued` say so in their names.
@@ -40,7 +42,7 @@ class TraceText {
 
   TraceSeat seat_;
   SpanTimes times_;
-  std::vector<int64_t> transfer_ends_ns_, collective_ends_ns_;  // of the last span on each lane
+  std::array<std::vector<int64_t>, num_span_categories> ends_ns_;  // of the last span on each lane
   bool has_names_ = false;
   std::string text_;
 };

@@ -1,4 +1,7 @@
 // How a trainer is watched: who notes what, and how much that may be.
+#include <algorithm>
+
+#include "parallel/plan/launch_order.h"
 #include "src/train/trainer.h"
 
 namespace ptrain {
@@ -13,6 +16,7 @@ void Trainer::set_tracer(Tracer* tracer) {
 void Trainer::watch(Tracer* tracer) {
   gradients_.set_tracer(tracer);
   parameters_.set_tracer(tracer);
+  model_.set_tracer(tracer);
 }
 
 /// Notes sums and gathers that are done by now.
@@ -25,7 +29,8 @@ void Trainer::look() {
 size_t Trainer::spans_of_a_step() const {
   // Of a bucket and micro-batch at most: gathered for forward and backward, summed. And the phases of a step.
   constexpr size_t most_of_a_bucket = 3, phases = 32;
-  return train_.program().size() + phases +
+  const auto of_layers = std::ranges::count(launches_of(plan_, rank_), Wire::tensor, &Launch::wire);
+  return train_.program().size() + phases + static_cast<size_t>(of_layers) +
          most_of_a_bucket * model_.layout().buckets.size() * static_cast<size_t>(plan_.micros);
 }
 

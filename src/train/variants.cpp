@@ -129,8 +129,8 @@ bool has_same_stages(const ParallelConfig& a, const ParallelConfig& b) {
 
 Expected expected_of(const Plan& reference, const Plan& other) {
   const ParallelConfig &a = reference.parallel, &b = other.parallel;
-  const bool is_alike =
-      a.tensor == b.tensor && a.is_sequence_parallel == b.is_sequence_parallel && a.micro == b.micro;
+  const bool is_alike = a.tensor == b.tensor && a.is_sequence_parallel == b.is_sequence_parallel &&
+                        a.micro == b.micro && a.tensor_strips == b.tensor_strips;
   const auto sums_alike = [](const Plan& plan) { return plan.zero <= 1 || plan.micros == 1; };
   const bool has_same_sums = reference.zero == other.zero || (sums_alike(reference) && sums_alike(other));
   const bool has_same_grid = a.pipeline == b.pipeline && a.data == b.data && has_same_stages(a, b);

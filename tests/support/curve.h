@@ -25,18 +25,20 @@ struct Grid {
   Recompute recompute = Recompute::none;
   bool is_grid_invariant = false;
   Offload offload = Offload::none;
+  int tensor_strips = 1;
 
   int world() const { return tensor * pipeline * data; }
 };
 
 inline std::string to_string(const Grid& grid) {
   return fmt::format(
-      "tensor {} pipeline {} data {} micro {}{} zero {} {}{}{}{}{}", grid.tensor, grid.pipeline, grid.data,
+      "tensor {} pipeline {} data {} micro {}{} zero {} {}{}{}{}{}{}", grid.tensor, grid.pipeline, grid.data,
       grid.micro, grid.is_sequence_parallel ? " sequence parallel" : "", grid.zero, name_of(grid.schedule),
       grid.chunks == 1 ? "" : fmt::format(" {} chunks", grid.chunks),
       grid.recompute == Recompute::none ? "" : fmt::format(" recompute {}", name_of(grid.recompute)),
       grid.is_grid_invariant ? " grid-invariant" : "",
-      grid.offload == Offload::none ? "" : " optimizer offloaded");
+      grid.offload == Offload::none ? "" : " optimizer offloaded",
+      grid.tensor_strips == 1 ? "" : fmt::format(" in {} strips", grid.tensor_strips));
 }
 
 /// A golden case: model, rows in file order, and the curve's rules.
@@ -86,6 +88,7 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
   parallel.recompute = grid.recompute;
   parallel.is_grid_invariant = grid.is_grid_invariant;
   parallel.offload = grid.offload;
+  parallel.tensor_strips = grid.tensor_strips;
   parallel.micro = grid.micro;
   parallel.global = golden.global;
   parallel.sequence_length = golden.sequence_length;
@@ -104,7 +107,7 @@ inline std::optional<Plan> plan_on(const CurveCase& golden, const Grid& grid, co
 }
 
 /// The whole product that fits the case on `world` ranks: schedules and their chunks, ZeRO 0 to 3, recompute,
-/// grids, micro-batches of 1 and 2 rows, sequence parallelism off and on.
+/// grids, micro-batches of 1 and 2 rows, sequence parallelism off and on, layers whole and in two strips.
 inline std::vector<Grid> all_grids(const CurveCase& golden, int world) {
   struct Order {
     ScheduleName schedule;
@@ -126,12 +129,16 @@ inline std::vector<Grid> all_grids(const CurveCase& golden, int world) {
           for (bool is_sequence_parallel : {false, true}) {
             grid.is_sequence_parallel = is_sequence_parallel;
             if (is_sequence_parallel && tensor == 1) continue;
-            for (int zero : {0, 1, 2, 3}) {
-              grid.zero = zero;
-              if (zero != 1 && grid.data == 1) continue;
-              for (Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
-                grid.recompute = recompute;
-                if (plan_on(golden, grid)) grids.push_back(grid);
+            for (int strips : {1, 2}) {
+              grid.tensor_strips = strips;
+              if (strips > 1 && tensor == 1) continue;
+              for (int zero : {0, 1, 2, 3}) {
+                grid.zero = zero;
+                if (zero != 1 && grid.data == 1) continue;
+                for (Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+                  grid.recompute = recompute;
+                  if (plan_on(golden, grid)) grids.push_back(grid);
+                }
               }
             }
           }

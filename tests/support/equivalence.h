@@ -39,8 +39,9 @@ inline std::vector<Choices> choices_of(const std::vector<ProofCase>& cases) {
   for (const auto& [model, grid] : cases) {
     // A schedule with other chunks is another schedule.
     rows.push_back({model, grid.tensor, grid.pipeline, grid.data, static_cast<int>(grid.micro),
-                    grid.is_sequence_parallel, grid.zero, 8 * static_cast<int>(grid.schedule) + grid.chunks,
-                    static_cast<int>(grid.recompute), grid.is_grid_invariant});
+                    grid.is_sequence_parallel, grid.tensor_strips, grid.zero,
+                    8 * static_cast<int>(grid.schedule) + grid.chunks, static_cast<int>(grid.recompute),
+                    grid.is_grid_invariant});
   }
   return rows;
 }

@@ -144,6 +144,8 @@ const Wrong wrong_files[] = {
     {"batch: {global: 3}\n", "run.yaml:4:17", "micro * data = 1 * 8 = 8; take 8"},
     {"evaluation: {every: 10}\n", "run.yaml:4:21", "needs files in data.validation"},
     {"parallel: {virtual_stages: 2}\n", "run.yaml:4:28", "needs parallel.schedule interleaved"},
+    {"parallel: {tensor_strips: 2}\n", "run.yaml:4:27", "needs parallel.tensor above 1"},
+    {"parallel: {tensor: 2, tensor_strips: 5}\n", "run.yaml:4:38", "at most 4"},
     {"parallel: {schedule: zero_bubble, virtual_stages: 3}\n", "run.yaml:4:51", "set it to 2"},
     {"parallel: {schedule: zero_bubble}\ntrain: {recompute: full}\n", "run.yaml:5:20",
      "needs what would be dropped; set it to none"},

@@ -36,6 +36,7 @@ TEST(Config, DefaultsAreThoseOfTheContract) {
       {"parallel.schedule", "1f1b"},
       {"parallel.virtual_stages", "1"},
       {"parallel.sequence_parallel", "auto"},
+      {"parallel.tensor_strips", "auto"},
       {"parallel.zero", "1"},
       {"parallel.offload", "none"},
       {"parallel.allow_tensor_across_nodes", "false"},

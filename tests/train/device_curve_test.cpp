@@ -55,7 +55,20 @@ TEST(DeviceCurve, IsTheReferencesInFp32OnEveryKindOfGrid) {
         DeviceCase{{.pipeline = 2, .micro = 2, .schedule = zero_bubble, .chunks = 2}},
         DeviceCase{{.pipeline = 2, .data = 2, .micro = 3, .zero = 3, .schedule = interleaved, .chunks = 2}},
         DeviceCase{
-            {.tensor = 2, .micro = 2, .is_sequence_parallel = true, .recompute = Recompute::selective}}}) {
+            {.tensor = 2, .micro = 2, .is_sequence_parallel = true, .recompute = Recompute::selective}},
+        // Layers in strips of 19 and 20 rows, and odd ones.
+        DeviceCase{{.tensor = 2, .micro = 2, .tensor_strips = 2}},
+        DeviceCase{{.tensor = 2, .micro = 2, .is_sequence_parallel = true, .tensor_strips = 2}},
+        DeviceCase{
+            {.tensor = 2, .is_sequence_parallel = true, .recompute = Recompute::full, .tensor_strips = 3}},
+        DeviceCase{{.tensor = 2, .micro = 2, .is_sequence_parallel = true, .tensor_strips = 2},
+                   Through::host},
+        DeviceCase{{.tensor = 2,
+        .pipeline = 2,
+        .micro = 2,
+        .is_sequence_parallel = true,
+        .schedule = zero_bubble,
+        .tensor_strips = 2}}}) {
     ASSERT_TRUE(plan_on(golden, c.grid)) << name_of(c);
     if (!why_not(c.through, c.grid.world()).empty()) continue;
     ++cases;

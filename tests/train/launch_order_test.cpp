@@ -107,5 +107,51 @@ TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
   }
 }
 
+/// What a unit's tensor group does with a micro-batch from the last time on that nothing of it was under way:
+/// "gather 0, sum 1, wait 0", launches numbered.
+std::string last_inside_unit(const std::vector<Launch>& launches, int micro, int unit) {
+  std::string text;
+  std::vector<int> seen;  // launches by number
+  size_t waits = 0;
+  for (int i = 0; i < std::ssize(launches); ++i) {
+    const bool is_wait = launches[static_cast<size_t>(i)].kind == LaunchKind::wait;
+    const int index = is_wait ? launches[static_cast<size_t>(i)].awaited : i;
+    const Launch& launch = launches[static_cast<size_t>(index)];
+    if (launch.wire != Wire::tensor || launch.micro != micro || launch.unit != unit) continue;
+    if (!is_wait && waits == seen.size()) {
+      text.clear();
+      seen.clear();
+      waits = 0;
+    }
+    if (!is_wait) seen.push_back(index);
+    waits += is_wait;
+    const std::string_view name = is_wait ? "wait" : launch.kind == LaunchKind::all_gather ? "gather" : "sum";
+    text +=
+        fmt::format("{}{} {}", text.empty() ? "" : ", ", name, std::ranges::find(seen, index) - seen.begin());
+  }
+  return text;
+}
+
+TEST(LaunchOrder, OfALayerStartsWhatProductsHideBeforeItIsWaitedFor) {
+  const CurveCase golden("llama-gqa-tied");
+  const auto of_backward = [&](Grid grid) {
+    return last_inside_unit(launches_of(*plan_on(golden, grid), 0), 0, 1);
+  };
+  Grid grid{.tensor = 2, .is_sequence_parallel = true};
+  // The gradient's rows, the rows for the weight beside them, the sum of the input's gradient; twice, with
+  // nothing under way between.
+  const std::string half = "gather 0, gather 1, wait 0, sum 2, wait 1, wait 2";
+  EXPECT_EQ(of_backward(grid), half);
+  grid.tensor_strips = 2;
+  EXPECT_EQ(
+      of_backward(grid),
+      "gather 0, gather 1, gather 2, gather 3, wait 0, wait 1, sum 4, sum 5, wait 2, wait 3, wait 4, wait 5");
+  grid.is_sequence_parallel = false;
+  EXPECT_EQ(of_backward(grid), "sum 0, sum 1, wait 0, wait 1");
+  // The weight half takes turns: one comes while the other is multiplied.
+  grid = {.tensor = 2, .pipeline = 2, .is_sequence_parallel = true, .schedule = ScheduleName::zero_bubble};
+  EXPECT_EQ(of_backward(grid), "gather 0, gather 1, wait 0, gather 2, wait 1, gather 3, wait 2, wait 3");
+}
+
 }  // namespace
 }  // namespace ptrain

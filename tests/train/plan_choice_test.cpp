@@ -55,6 +55,34 @@ TEST(PlanChoice, PlansOfOtherGridsHaveTheirOwnWorldAndSequenceParallelism) {
   }
 }
 
+TEST(PlanChoice, LayersAreCutInStripsWhereAGpusTensorGroupHasRowsForTwo) {
+  const ModelSpec spec = model();
+  const auto strips = [&](const std::string& text, int tensor, int64_t micro, const Compute& compute) {
+    Config config = with(text);
+    config.parallel.tensor = tensor;
+    config.batch.micro = config.batch.global = micro;
+    return plan_of(config, spec, tensor, compute).parallel.tensor_strips;
+  };
+  const int64_t tokens = with("").data.sequence_length;
+  const int64_t enough = (2048 + tokens - 1) / tokens, few = 2047 / tokens;
+  const Compute gpu{.device = DeviceKind::cuda, .precision = Config::Precision::bf16};
+  const Compute fp8{.device = DeviceKind::cuda, .precision = Config::Precision::fp8};
+  EXPECT_EQ(strips("", 2, enough, gpu), 2);
+  EXPECT_EQ(strips("", 2, few, gpu), 1);
+  EXPECT_EQ(strips("", 1, enough, gpu), 1);
+  EXPECT_EQ(strips("", 2, enough, on_cpu), 1);
+  // What is asked for is done, or refused.
+  EXPECT_EQ(strips("parallel: {tensor_strips: 3}", 2, few, on_cpu), 3);
+  EXPECT_EQ(strips("parallel: {tensor_strips: 1}", 2, enough, gpu), 1);
+  try {
+    strips("parallel: {tensor_strips: 2}", 2, enough, fp8);
+    ADD_FAILURE() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::usage);
+    EXPECT_NE(std::string(error.what()).find("would quantise the weights again"), std::string::npos);
+  }
+}
+
 TEST(PlanChoice, AChosenPlanFitsWhatARankMayHoldAndSaysWhy) {
   const ModelSpec spec = model();
   const Config config =

@@ -165,6 +165,43 @@ TEST(Estimate, TensorCollectivesTakeWhatTheirTrafficTakes) {
   }
 }
 
+// t seconds in s strips beside a product of p seconds, and b seconds of others: max(t - p (s - 1) / s, t / s)
+// - b.
+TEST(Estimate, TensorCollectivesHideUnderTheProductsBesideThem) {
+  const Hardware hardware = hardware_of("h100");
+  const auto tensor_s = [&](int strips, double product, double beside, const Hardware& on) {
+    Workload workload = toy_workload(big);
+    for (Unit& unit : workload.units) {
+      for (UnitPiece& piece : unit.pieces) piece.piece.layout.has_partial_gradients = false;
+      for (Collective& collective : unit.collectives) {
+        collective.product_flops = product;
+        collective.beside_flops = beside;
+      }
+    }
+    ParallelConfig parallel = config_of(4, 1, 1, 1);
+    parallel.tensor_strips = strips;
+    const Plan plan = make_plan(workload, parallel, 4);
+    return estimate_of(plan, on).tensor_s;
+  };
+  // A block has two collectives of t seconds each. p and b as multiples of t.
+  const double all_s = tensor_s(1, 0, 0, hardware), t = all_s / static_cast<double>(2 * big.L);
+  const double flops = t * hardware.peak_flops * hardware.reachable * 4 / 1536;
+  const auto share = [&](int strips, double p, double b) {
+    return tensor_s(strips, p * flops, b * flops, hardware) / all_s;
+  };
+  EXPECT_NEAR(share(1, 5, 0), 1, 1e-9);    // one strip hides under no product of its own
+  EXPECT_NEAR(share(2, 5, 0), 0.5, 1e-9);  // the last one never does
+  EXPECT_NEAR(share(4, 5, 0), 0.25, 1e-9);
+  EXPECT_NEAR(share(2, 0.4, 0), 0.8, 1e-9);  // a product that is too short
+  EXPECT_NEAR(share(1, 0, 0.3), 0.7, 1e-9);
+  EXPECT_NEAR(share(2, 5, 0.3), 0.2, 1e-9);
+  EXPECT_NEAR(share(2, 5, 2), 0, 1e-9);
+  // A CPU has no second stream.
+  Hardware cpu = hardware;
+  cpu.host_link_bytes_per_s = 0;
+  EXPECT_NEAR(tensor_s(2, 5 * flops, flops, cpu), all_s, 1e-9 * all_s);
+}
+
 TEST(Estimate, ShardingEveryMicroBatchCostsOnlyWhatComputeDoesNotHide) {
   const Hardware hardware = hardware_of("h100");
   ParallelConfig parallel = config_of(1, 1, 16, 4);

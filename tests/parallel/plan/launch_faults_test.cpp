@@ -70,8 +70,8 @@ void expect_says(const std::string& fault, const std::vector<std::string>& words
 TEST(LaunchFaults, AnotherOrderOnOneRankIsFound) {
   const std::string fault =
       fault_of({.tensor = 2, .data = 2, .is_sequence_parallel = true}, {3}, [](Launches& launches) {
-        const size_t gather = find(launches, LaunchKind::all_gather, Wire::tensor, 2);
-        std::swap(launches[gather], launches[gather + 1]);
+        std::swap(launches[find(launches, LaunchKind::all_gather, Wire::tensor, 2)],
+                  launches[find(launches, LaunchKind::reduce_scatter, Wire::tensor, 2)]);
       });
   expect_says(fault, {"tensor group of rank 2, operation 5: rank 2 launches all-gather of",
                       "rank 3 launches reduce-scatter of", "(micro 0, unit 3)"});

@@ -171,6 +171,44 @@ TEST(Plan, SequenceParallelismCutsRowsAndPadsThem) {
   EXPECT_EQ(local_rows(whole, Rows::all), 19);
 }
 
+TEST(Plan, StripsAreEqualWithSequenceParallelismAndDifferByARowWithout) {
+  ParallelConfig parallel = grid_of(3, 1, 1);
+  parallel.sequence_length = 19;
+  parallel.is_sequence_parallel = true;
+  parallel.tensor_strips = 2;
+  const Plan plan = make_plan(toy_workload({}), parallel, 3);
+  EXPECT_EQ(local_rows(plan, Rows::share), 2 * 4);
+  EXPECT_EQ(local_rows(plan, Rows::all), 24);
+  EXPECT_EQ(local_rows(plan, Rows::exact), 19);
+  EXPECT_EQ(strip_rows(plan, 0), 12);
+  EXPECT_EQ(strip_rows(plan, 1), 12);
+  parallel.is_sequence_parallel = false;
+  const Plan whole = make_plan(toy_workload({}), parallel, 3);
+  EXPECT_EQ(local_rows(whole, Rows::all), 19);
+  EXPECT_EQ(strip_rows(whole, 0), 9);
+  EXPECT_EQ(strip_rows(whole, 1), 10);
+}
+
+TEST(Plan, StripsThatCannotBeAreRefusedWithTheNumberThatCan) {
+  const auto refusal = [](int tensor, int strips, int64_t tokens) {
+    ParallelConfig parallel = grid_of(tensor, 1, 1);
+    parallel.sequence_length = tokens;
+    parallel.tensor_strips = strips;
+    try {
+      make_plan(toy_workload({}), parallel, tensor);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(refusal(3, 4, 12), "accepted");
+  EXPECT_NE(refusal(3, 5, 19).find("parallel.tensor_strips = 5; it is one of 1 to 4"), std::string::npos);
+  EXPECT_NE(refusal(1, 2, 19).find("parallel.tensor = 1"), std::string::npos);
+  EXPECT_NE(refusal(3, 4, 10).find("a micro-batch of 10 tokens on 3 tensor ranks"), std::string::npos);
+  EXPECT_NE(refusal(3, 4, 10).find("set it to 3"), std::string::npos);
+}
+
 TEST(Plan, ATensorsBytesFollowItsRowsAndItsCut) {
   ParallelConfig parallel = grid_of(3, 1, 1);
   parallel.sequence_length = 19;
@@ -207,6 +245,12 @@ TEST(Plan, TrafficFollowsTheFormulas) {
   EXPECT_EQ(traffic.tensor.bytes, 8 * 4 * 2 * (2 * 24 * 48 * 4 / 2));
   EXPECT_EQ(traffic.tensor.messages, 8 * 4 * 2);  // each small enough for one round
   EXPECT_EQ(traffic.pipeline.bytes + traffic.data.bytes, 0);
+  // In three strips the same bytes in three times the messages.
+  parallel.tensor_strips = 3;
+  traffic = traffic_of(make_plan(workload, parallel, 2), 1);
+  EXPECT_EQ(traffic.tensor.bytes, 8 * 4 * 2 * (2 * 24 * 48 * 4 / 2));
+  EXPECT_EQ(traffic.tensor.messages, 8 * 4 * 2 * 3);
+  parallel.tensor_strips = 1;
   // Of (192, 48): two rounds.
   parallel.sequence_length = 192;
   traffic = traffic_of(make_plan(workload, parallel, 2), 1);
