@@ -1,9 +1,11 @@
 #include "launch/terminal.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <string>
 
 #include "kernels/base/log.h"
 
@@ -16,10 +18,25 @@ int columns_of_stdout() {
   return is_known ? size.ws_col : 80;
 }
 
+/// mpirun gives its ranks a terminal of its own making, whatever its own output is: that of the parent
+/// counts.
+bool is_parent_on_terminal() {
+  const std::string path = fmt::format("/proc/{}/fd/1", getppid());
+  const int fd = open(path.c_str(), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool is_terminal = isatty(fd) != 0;
+  close(fd);
+  return is_terminal;
+}
+
+bool is_live(const char* term, Terminal::StartedBy started_by) {
+  if (term == nullptr || std::string_view(term) == "dumb" || isatty(STDOUT_FILENO) == 0) return false;
+  return started_by == Terminal::StartedBy::hand || is_parent_on_terminal();
+}
+
 }  // namespace
 
-Terminal::Terminal(const char* term)
-    : is_live_(isatty(STDOUT_FILENO) != 0 && term != nullptr && std::string_view(term) != "dumb") {}
+Terminal::Terminal(const char* term, StartedBy started_by) : is_live_(is_live(term, started_by)) {}
 
 Terminal::~Terminal() {
   if (!has_line_) return;

@@ -10,8 +10,10 @@ namespace ptrain {
 
 class Terminal {
  public:
-  /// Looks at stdout. `term`: the variable TERM; null or "dumb": plain lines.
-  explicit Terminal(const char* term);
+  enum class StartedBy { hand, launcher };
+
+  /// Looks at where stdout ends. `term`: the variable TERM; null or "dumb": plain lines.
+  Terminal(const char* term, StartedBy started_by);
   Terminal(const Terminal&) = delete;
   Terminal& operator=(const Terminal&) = delete;
   ~Terminal();  // leaves the cursor below the line

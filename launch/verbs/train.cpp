@@ -34,7 +34,10 @@ int run_train(const Arguments& arguments) {
       check(objection.empty(), ExitCode::usage, "{}", objection);
     });
     doctor::check_machine(runtime.session, arguments);
-    Terminal terminal(arguments.variable("TERM"));
+    const bool has_launcher =
+        !find_launcher([&](const char* name) { return arguments.variable(name); }).name.empty();
+    Terminal terminal(arguments.variable("TERM"),
+                      has_launcher ? Terminal::StartedBy::launcher : Terminal::StartedBy::hand);
     const char* job = arguments.variable("SLURM_JOB_ID");
     const ExitCode code =
         run_training(loaded, {.world = runtime.world,

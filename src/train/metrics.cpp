@@ -136,14 +136,14 @@ std::string live_line(const StepResult& result, const RunProgress& progress, int
                                     fmt::format("left {}", clock_text(progress.seconds_left)),
                                     fmt::format("{:.0f} tokens/s", tokens_per_s(result))};
   if (mfu) parts.push_back(fmt::format("mfu {:.1f} %", *mfu * 100));
+  const int room = columns >= 60 ? std::min(columns / 4, 30) : 0;  // of the bar: the same for every step
+  const auto full = static_cast<size_t>(progress.steps > 0 ? room * result.step / progress.steps : room);
   std::string text;
+  if (room > 0)
+    text = fmt::format("[{}{}]", std::string(full, '#'), std::string(static_cast<size_t>(room) - full, '.'));
   for (const std::string& part : parts)
-    if (std::ssize(text) + std::ssize(part) + 2 < columns) text += (text.empty() ? "" : "  ") + part;
-  const int room = std::min(columns - static_cast<int>(text.size()) - 4, 40);
-  if (room < 5) return text;
-  const auto full = static_cast<int>(progress.steps > 0 ? room * result.step / progress.steps : room);
-  return fmt::format("[{}{}] {}", std::string(static_cast<size_t>(full), '#'),
-                     std::string(static_cast<size_t>(room - full), '.'), text);
+    if (std::ssize(text) + std::ssize(part) + 2 <= columns) text += (text.empty() ? "" : "  ") + part;
+  return text;
 }
 
 }  // namespace ptrain
