@@ -1,5 +1,6 @@
 #include "launch/sagemaker.h"
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 
@@ -11,12 +12,15 @@ namespace {
 
 constexpr size_t most_characters = 1024;
 
-/// The job's hosts, ["algo-1", "algo-2"]; none where it is not said or not readable.
+/// The job's hosts: ["algo-1", "algo-2"], or with Python's quotes, as SDK v3 writes them; none where it is
+/// not said or not readable.
 std::set<std::string> hosts_of_job(const Environment& environment) {
   const auto it = environment.find("SM_HOSTS");
   if (it == environment.end()) return {};
+  std::string list = it->second;
+  std::ranges::replace(list, '\'', '"');
   try {
-    return parse_json(it->second, "SM_HOSTS").get<std::set<std::string>>();
+    return parse_json(list, "SM_HOSTS").get<std::set<std::string>>();
   } catch (const std::exception&) {
     return {};
   }

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Entry point of a SageMaker training job: SageMaker's MPI starts it once a rank, it replaces itself by ptrain.
 #
-# Hyperparameters arrive as --key value and override the configuration. What they do not say is filled in from the
-# job's channels:
+# Hyperparameters arrive as --key value and override the configuration. SDK v3 breaks on names with a dot: there (and
+# elsewhere, if you like) write two underscores for it, optimizer__learning_rate. What hyperparameters do not say is
+# filled in from the job's channels:
 #   config         the file, default config.yaml beside this script (the hyperparameter `config` names another)
 #   channel train, validation    data.train, data.validation: all .jsonl and .h5 files of the channel
 #   channel model                model.path: a Hugging Face directory
@@ -18,6 +19,18 @@ program=${PTRAIN:-$here/ptrain}
   echo "train.sh: no ptrain beside this script, in PTRAIN or on PATH" >&2
   exit 2
 }
+
+count=$#
+while [ "$count" -gt 0 ]; do  # each word in turn, from the front to the back
+  word=$1
+  shift
+  case $word in
+    --*__*=*) word=$(printf '%s' "${word%%=*}" | sed 's/__/./g')=${word#*=} ;;
+    --*__*) word=$(printf '%s' "$word" | sed 's/__/./g') ;;
+  esac
+  set -- "$@" "$word"
+  count=$((count - 1))
+done
 
 has() {  # whether --KEY is among the words behind it
   wanted=$1

@@ -7,6 +7,8 @@ The SDK's MPI driver gives mpirun the number of ranks of one host as the number 
 stay idle, and ptrain refuses to start so. The options below set both right: the later -np wins, and without
 --bind-to none every rank would share one core.
 
+The SDK makes a shell variable of each hyperparameter's name, which may have no dot: two underscores stand for one.
+
 On one host no driver is needed: SourceCode(source_dir=".", command="mpirun --allow-run-as-root -np 8 --bind-to none
 ./train.sh --parallel.tensor 8") does it.
 """
@@ -29,11 +31,11 @@ trainer = ModelTrainer(
         mpi_additional_options=["-np", str(HOSTS * RANKS_A_HOST), "--bind-to", "none"],
     ),
     hyperparameters={
-        "parallel.tensor": 8,
-        "optimizer.learning_rate": 1e-5,
-        "checkpoint.every": 200,
-        "checkpoint.storage": "per_node",
-        "checkpoint.upload": f"{prefix}/checkpoints",
+        "parallel__tensor": 8,
+        "optimizer__learning_rate": 1e-5,
+        "checkpoint__every": 200,
+        "checkpoint__storage": "per_node",
+        "checkpoint__upload": f"{prefix}/checkpoints",
     },
 )
 trainer.train(

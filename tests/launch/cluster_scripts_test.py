@@ -73,6 +73,10 @@ class Entry(Test):
         self.assertIn("--config=" + self.place.path("config.yaml"), words)
         self.assertIn("--output=/opt/ml/checkpoints/run", words)
 
+    def test_two_underscores_stand_for_a_dot_in_names_alone(self):
+        words = self.words("--optimizer__learning_rate", "1e-5", "--log__every=2", "a__b", "--output", "/x y__z")
+        self.assertEqual(words[:6], ["--optimizer.learning_rate", "1e-5", "--log.every=2", "a__b", "--output", "/x y__z"])
+
     def test_an_upload_moves_the_output_off_the_synced_directory(self):
         self.assertIn("--output=/opt/ml/local/run", self.words("--checkpoint.upload", "s3://b/p"))
 

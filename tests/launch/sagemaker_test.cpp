@@ -43,6 +43,7 @@ TEST(SageMaker, RanksOnFewerHostsThanWerePaidForAreRefusedWithTheWayOut) {
   EXPECT_NE(why.find(R"(["-np", "4", "--bind-to", "none"])"), std::string::npos) << why;
   const std::vector<std::string> both = {"algo-1", "algo-1", "algo-2", "algo-2"};
   EXPECT_EQ(objection_to_world(two_hosts, both), "");
+  EXPECT_NE(objection_to_world({{"SM_HOSTS", "['algo-1', 'algo-2']"}}, one_host), "");  // of SDK v3
   EXPECT_EQ(objection_to_world({}, one_host), "");
   EXPECT_EQ(objection_to_world({{"SM_HOSTS", "no json"}}, one_host), "");
 }
