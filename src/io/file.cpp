@@ -38,7 +38,9 @@ File File::open(const std::filesystem::path& path) {
 }
 
 File File::open_for_writing(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  // Not for reading too: an NFS client would then read pages, and write back whole ones over what ranks of
+  // other nodes write beside.
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
   check(fd >= 0, ExitCode::resources, "{}: cannot be opened for writing: {}", path.string(),
         std::strerror(errno));
   File file(fd, path, 0);

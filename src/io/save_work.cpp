@@ -14,8 +14,13 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = Manifest::Kind;
 
-// What HDF5 may take beside the datasets: each begins on a page of its own, and is listed.
-constexpr int64_t dataset_extra_bytes = 8192, state_file_extra_bytes = 65536;
+// What HDF5 takes beside the datasets' bytes, at most: its lists, and pages of their own for the large ones.
+constexpr int64_t dataset_extra_bytes = 640, page_bytes = 4096, state_file_extra_bytes = 8192;
+
+int64_t dataset_bytes(int64_t elements) {
+  const int64_t bytes = elements * size_bytes(DType::f32);
+  return bytes + dataset_extra_bytes + (bytes < page_bytes ? 0 : page_bytes);
+}
 
 bool is_narrower_than_f32(DType dtype) {
   return dtype == DType::bf16 || dtype == DType::f16;
@@ -52,6 +57,13 @@ class TensorTable {
   std::map<Kind, std::map<std::string, size_t>> index_;
 };
 
+/// The place in the data and in what is drawn at random, which the manifest has too.
+void note_position(const Json& run, Hdf5Writer& writer) {
+  if (!run.is_object() || !run.contains("position") || !run["position"].is_object()) return;
+  for (const auto& [key, number] : run["position"].items())
+    if (number.is_number_integer()) writer.set(key, number.get<int64_t>());
+}
+
 /// Takes a directory out of sight in one step, then deletes it.
 void discard_checkpoint(const fs::path& root, int64_t step, const fs::path& path) {
   const fs::path trash = trash_of_checkpoint(root, step);
@@ -75,8 +87,7 @@ SaveWork::SaveWork(const SavePart& part, int rank, SaveRequest request, std::spa
     const auto dtype = dtype_of.find(slice.name);
     if (dtype == dtype_of.end() || slice.slice.numel() == 0) continue;  // refused when it is written
     if (slice.weight) bytes_ += slice.slice.numel() * size_bytes(dtype->second);
-    bytes_ += std::ssize(state_of(slice, dtype->second)) *
-              (slice.slice.numel() * size_bytes(DType::f32) + dataset_extra_bytes);
+    bytes_ += std::ssize(state_of(slice, dtype->second)) * dataset_bytes(slice.slice.numel());
   }
   bytes_ += state_file_extra_bytes;
 }
@@ -196,6 +207,7 @@ void SaveWork::lay_out_state() {
       if (!writer) {
         writer.emplace(making_ / state_file());
         writer->set("step", request_.step);
+        note_position(request_.run, *writer);
         writer->set("boxes", "which part of its tensor each dataset is, stands in ../MANIFEST.json");
       }
       const std::string group = fmt::format("{}/{}", name_of(kind), slice.name);

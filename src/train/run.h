@@ -1,6 +1,6 @@
 // A run in its parts: what train_loop.h starts. Only for the files that define it: run_setup.cpp (up to the
-// first step), run_storage.cpp (whose disk is whose), train_loop.cpp (the steps), run_save.cpp (checkpoints and
-// the model), run_judge.cpp (steps that are not finite), run_log.cpp (what is written down).
+// first step), run_storage.cpp (whose disk is whose), train_loop.cpp (the steps), run_save.cpp (checkpoints
+// and the model), run_judge.cpp (steps that are not finite), run_log.cpp (what is written down).
 #pragma once
 
 #include <filesystem>
@@ -10,11 +10,14 @@
 
 #include "src/io/checkpoint_saver.h"
 #include "src/io/hf_dir.h"
+#include "src/io/part_writers.h"
 #include "src/io/storage.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
+#include "src/train/state_snapshot.h"
+#include "src/train/step_vote.h"
 #include "src/train/store.h"
 #include "src/train/tensorboard.h"
 #include "src/train/trace.h"
@@ -71,8 +74,15 @@ class Run {
   bool goes_back(const StepResult& result);
   bool has_damaged_state(int64_t step);
   void go_back(std::string_view why);
-  void save(int64_t step);
-  bool is_stop_wanted();
+  void open_saver();
+  /// What a failed save means: the next one may succeed, or there is none.
+  enum class Saving { periodic, last };
+  void save(int64_t step, Saving saving);
+  void finish_save();
+  void go_on_saving(const SaveProgress& all);
+  void note_saved(Saving saving);
+  SaveRequest save_request(int64_t step);
+  StepVote vote();
   void log(const StepResult& result);
   void evaluate(int64_t step);
   void keep_as_model();
@@ -107,6 +117,9 @@ class Run {
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t best_step_ = 0;
+  std::optional<StateSnapshot> snapshot_;  // what is saved while training goes on
+  std::optional<MovedSlices> moved_;       // of the save under way
+  std::optional<CheckpointSaver> saver_;   // behind what it reads, so that it ends before
   std::filesystem::path last_checkpoint_;
   std::string_view phase_ = "start";  // for failure.json, as the next
   int64_t step_ = 0;

@@ -126,6 +126,7 @@ bool Run::has_damaged_state(int64_t step) {
 /// To the newest checkpoint, or to the weights that the run began with.
 void Run::go_back(std::string_view why) {
   enter("going back to a snapshot");
+  finish_save();
   const int64_t from = step_;
   done_steps_ = 0;
   newest_step_ = from;

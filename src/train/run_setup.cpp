@@ -20,10 +20,6 @@ void Run::claim_output() {
     check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
     refuse_unbuilt(loaded_);
     if (!is_first()) return;
-    if (loaded_.is_set("checkpoint.asynchronous") && config_.checkpoint.asynchronous) {
-      log::warn("{}: training waits while a checkpoint is written; saving behind its back is not built yet",
-                loaded_.where("checkpoint.asynchronous"));
-    }
     std::error_code error;
     fs::create_directories(output_, error);
     check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());

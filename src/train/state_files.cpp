@@ -16,17 +16,22 @@ StateSlice slice_of(const PlacedWeight& weight, Range range) {
 }
 
 /// Adds the moments of `range`, which lies inside the segment's part of the weight.
-void add_moments(const HostState& state, const UpdateSegment& segment, const PlacedWeight& weight,
+void add_moments(Tensor m, Tensor v, const UpdateSegment& segment, const PlacedWeight& weight,
                  StateSlice& out) {
-  if (!state.m()) return;
+  if (!m) return;
   const int64_t first = segment.state + out.slice.range.begin + weight.offset - segment.elements.begin;
-  out.first_moment = slice(state.m(), {first, out.slice.range.count});
-  out.second_moment = slice(state.v(), {first, out.slice.range.count});
+  out.first_moment = slice(m, {first, out.slice.range.count});
+  out.second_moment = slice(v, {first, out.slice.range.count});
 }
 
 }  // namespace
 
 std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& state) {
+  return slices_to_save(trainer, state.weights(), state.m(), state.v());
+}
+
+std::vector<StateSlice> slices_to_save(const Trainer& trainer, const FlatMemory& weights, Tensor m,
+                                       Tensor v) {
   const Plan& plan = trainer.plan();
   const Model& model = trainer.model();
   const Coordinate at = trainer.coordinate();
@@ -47,8 +52,8 @@ std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& 
       const Range range = intersection(mine, inside);
       if (range.count == 0) continue;
       StateSlice& out = slices.emplace_back(slice_of(weight, range));
-      out.weight = state.weights().at({weight.offset + range.begin, range.count});
-      add_moments(state, segment, weight, out);
+      out.weight = weights.at({weight.offset + range.begin, range.count});
+      add_moments(m, v, segment, weight, out);
     }
   }
   return slices;
@@ -68,7 +73,7 @@ std::vector<StateSlice> slices_to_load(const Trainer& trainer, const HostState& 
     StateSlice& out = slices.emplace_back(
         slice_of(weight, {segment.elements.begin - weight.offset, segment.elements.count}));
     if (!holds_all) out.weight = state.weights().at(segment.elements);
-    add_moments(state, segment, weight, out);
+    add_moments(state.m(), state.v(), segment, weight, out);
   }
   return slices;
 }

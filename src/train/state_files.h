@@ -12,6 +12,8 @@ namespace ptrain {
 /// Their tensors lie in `state`: after get() and before put(). With HostState::Parts::weights there are no
 /// moments.
 std::vector<StateSlice> slices_to_save(const Trainer& trainer, const HostState& state);
+/// The same where they lie: weights of at least the optimizer's segments, moments as the optimizer's.
+std::vector<StateSlice> slices_to_save(const Trainer& trainer, const FlatMemory& weights, Tensor m, Tensor v);
 std::vector<StateSlice> slices_to_load(const Trainer& trainer, const HostState& state);
 
 }  // namespace ptrain

@@ -32,10 +32,9 @@ void Run::evaluate(int64_t step) {
   enter("training");
 }
 
-bool Run::is_stop_wanted() {
-  int64_t wanted = environment_.is_stop_wanted && environment_.is_stop_wanted() ? 1 : 0;
-  world_.all_reduce(Tensor(&wanted, {1}, DType::i64), Reduce::max);
-  return wanted != 0;
+StepVote Run::vote() {
+  return over_ranks(world_, {.is_stop_wanted = environment_.is_stop_wanted && environment_.is_stop_wanted(),
+                             .save = saver_->progress()});
 }
 
 /// Returns false when it was asked to stop before the end.
@@ -51,7 +50,9 @@ bool Run::train() {
       continue;
     }
     const bool is_last = step == steps_;
-    const bool is_stop = !is_last && is_stop_wanted();
+    const StepVote all = vote();
+    go_on_saving(all.save);
+    const bool is_stop = !is_last && all.is_stop_wanted;
     const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
     if (validation_.batches && (is_eval_due || is_last)) evaluate(step);
     is_save_owed_ |= config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
@@ -60,7 +61,7 @@ bool Run::train() {
         step = done_steps_;
         continue;
       }
-      save(step);
+      save(step, is_last || is_stop ? Saving::last : Saving::periodic);
       judge_.note_snapshot(step);
       is_save_owed_ = false;
     }
@@ -94,6 +95,7 @@ ExitCode Run::go() {
   resume();
   enter("training");
   open_logs();
+  open_saver();
   const bool is_done = train();
   if (trace_) trace_->close();
   if (is_first()) log::info("{}", summary_line(last_result_, progress_));
