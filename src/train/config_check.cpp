@@ -20,7 +20,6 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"checkpoint.replicas", [](const C& c) { return c.checkpoint.replicas > 1; }, "use 1"},
     {"checkpoint.upload", [](const C& c) { return c.checkpoint.upload.has_value(); },
      "use null and copy <output>/checkpoints yourself"},
     {"data.special_tokens", [](const C& c) { return c.data.special_tokens.has_value(); },
@@ -102,6 +101,12 @@ void check_companions(const LoadedConfig& loaded) {
         loaded.where("parallel.tensor_strips"), strips);
   check(config.checkpoint.replicas == 1 || config.checkpoint.storage != C::Storage::shared, ExitCode::usage,
         "{} = {} needs checkpoint.storage per_node, not shared; set it to 1",
+        loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
+  check(config.checkpoint.replicas <= 2, ExitCode::usage, "{} = {}: a part is kept on 1 or 2 nodes",
+        loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
+  check(config.checkpoint.replicas == 1 || config.checkpoint.keep != 1, ExitCode::usage,
+        "{} = {} needs checkpoint.keep of at least 2: while the newest is copied, only the one before has "
+        "copies",
         loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
   check(!config.checkpoint.upload || config.checkpoint.upload->starts_with("s3://"), ExitCode::usage,
         "{} must start with s3://, not \"{}\"", loaded.where("checkpoint.upload"),

@@ -11,6 +11,7 @@
 #include "src/io/checkpoint_saver.h"
 #include "src/io/hf_dir.h"
 #include "src/io/part_writers.h"
+#include "src/io/replica_copy.h"
 #include "src/io/storage.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
@@ -60,6 +61,8 @@ class Run {
   void find_storage();
   SavePart part_of_checkpoint() const;
   std::string name_of_save() const;
+  void copy_to_next_disk(int64_t step);
+  void finish_copy();
   void find_best_model();
   void read_model();
   void open_data();
@@ -96,6 +99,7 @@ class Run {
   std::filesystem::path output_;
   RunLock lock_;
   std::optional<Storage> storage_;
+  std::optional<ReplicaCopy> replica_;  // on the first rank of each disk, with checkpoint.replicas
   ModelSpec spec_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;   // where they are not drawn at random

@@ -77,6 +77,7 @@ void Run::save(int64_t step, Saving saving) {
   const PhaseSpan phase(tracer(), "checkpoint");
   const double begin = unix_time();
   finish_save();
+  finish_copy();
   SaveRequest request = save_request(step);
   const std::map<std::string, int> part_of = parts_of(request.tensors);
   if (saving == Saving::periodic && snapshot_) {
@@ -108,6 +109,7 @@ void Run::note_saved(Saving saving) {
   moved_.reset();
   if (!outcome->error) {
     last_checkpoint_ = outcome->path;
+    copy_to_next_disk(outcome->step);
     if (is_first()) log::info("saved {} in {:.2f} s", outcome->path.string(), outcome->seconds);
     return;
   }

@@ -35,6 +35,10 @@ void Run::find_storage() {
   agreed(world_, [&] {
     choice = choose_storage(wish_of(config_.checkpoint.storage), hosts, disks,
                             loaded_.where("checkpoint.storage"), output_);
+    const int replicas = config_.checkpoint.replicas;
+    check(replicas == 1 || disks.count() > 1, ExitCode::usage,
+          "{} = {} needs as many disks, but there is one: {}; set it to 1",
+          loaded_.where("checkpoint.replicas"), replicas, choice.why);
   });
   storage_.emplace(world_, choice.kind, disks);
   agreed(world_, [&] {
@@ -42,13 +46,15 @@ void Run::find_storage() {
     lock_ = RunLock(output_, environment_.job);
     std::filesystem::remove(output_ / "failure.json");
   });
+  if (config_.checkpoint.replicas > 1 && storage_->firsts() != nullptr)
+    replica_.emplace(*storage_->firsts(), output_ / "checkpoints", config_.checkpoint.keep);
   if (!is_first() || is_one_host) return;
   const bool is_per_node = choice.kind == StorageKind::per_node;
   log::info("storage: {}: {}", is_per_node ? "per_node" : "shared", choice.why);
-  if (is_per_node && !config_.checkpoint.upload) {
+  if (is_per_node && config_.checkpoint.replicas == 1 && !config_.checkpoint.upload) {
     log::warn(
-        "a node's disk that is lost takes its part of every checkpoint along; checkpoint.upload keeps them "
-        "elsewhere");
+        "the loss of a node's disk is not survived: its part of every checkpoint is lost with it; set "
+        "checkpoint.replicas to 2, or checkpoint.upload");
   }
 }
 
@@ -64,6 +70,16 @@ SavePart Run::part_of_checkpoint() const {
 std::string Run::name_of_save() const {
   if (storage_->kind() == StorageKind::shared) return "";
   return broadcast_text(world_, new_save_name(), 0);
+}
+
+/// Sets out the copies of what was just saved.
+void Run::copy_to_next_disk(int64_t step) {
+  if (replica_) replica_->begin(step, storage_->disk());
+}
+
+/// Before the next save, whose clean-up must not meet it, and before the run leaves.
+void Run::finish_copy() {
+  if (replica_) replica_->finish();
 }
 
 /// The best model so far may lie on a host that was the first one then.

@@ -10,6 +10,10 @@ namespace ptrain {
 
 namespace fs = std::filesystem;
 
+// Of a part on its way to the next disk: what a fast disk takes in a few hundredths of a second.
+constexpr int64_t copied_bytes_a_step = int64_t{64} << 20;
+constexpr double copying_share = 0.01;  // of a step, for which it may be waited
+
 void Run::evaluate(int64_t step) {
   enter("evaluating");
   const PhaseSpan phase(tracer(), "evaluate");
@@ -65,6 +69,7 @@ bool Run::train() {
       judge_.note_snapshot(step);
       is_save_owed_ = false;
     }
+    if (replica_) replica_->advance(copied_bytes_a_step, copying_share * result.step_s);
     if (trace_) trace_->write();
     if (is_stop) return false;
   }
@@ -97,6 +102,7 @@ ExitCode Run::go() {
   open_logs();
   open_saver();
   const bool is_done = train();
+  finish_copy();
   if (trace_) trace_->close();
   if (is_first()) log::info("{}", summary_line(last_result_, progress_));
   if (!is_done) {

@@ -155,6 +155,8 @@ const Wrong wrong_files[] = {
     {"train: {deterministic: grid}\nbatch: {global: 48}\n", "run.yaml:5:17",
      "makes 6 micro-batches a step on each of 8 data ranks"},
     {"checkpoint: {replicas: 2, storage: shared}\n", "run.yaml:4:24", "needs checkpoint.storage per_node"},
+    {"checkpoint: {replicas: 3}\n", "run.yaml:4:24", "a part is kept on 1 or 2 nodes"},
+    {"checkpoint: {replicas: 2, keep: 1}\n", "run.yaml:4:24", "needs checkpoint.keep of at least 2"},
     {"checkpoint: {upload: ftp://a}\n", "run.yaml:4:22", "must start with s3://"},
     // Not built
     {"checkpoint: {storage: per_node}\n", "run.yaml:4:23", "not built yet; use shared"},
