@@ -17,8 +17,10 @@ int run_export(const Arguments& arguments) {
           arguments.value("dtype"));
   }
   return run_on_ranks(arguments, Config::LogLevel::info, [&](Runtime& runtime) {
+    const Storage storage(runtime.world, StorageKind::per_node,
+                          disk_of_each_host(runtime.session.hosts(), runtime.world.size()));
     const ExportReport report =
-        export_model(runtime.world, runtime.arguments.words[0], runtime.arguments.words[1], dtype);
+        export_model(storage, runtime.arguments.words[0], runtime.arguments.words[1], dtype);
     if (runtime.is_first()) {
       fmt::print("{}: {} tensors, {} parameters, {} bytes\n", runtime.arguments.words[1], report.tensors,
                  report.parameters, report.bytes);

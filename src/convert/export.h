@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "parallel/comm/communicator.h"
+#include "src/io/storage.h"
 
 namespace ptrain {
 
@@ -20,7 +21,9 @@ struct ExportReport {
 /// the files', those are taken. Every byte is checked against the checkpoint's checksums. Takes some MB of
 /// memory. Errors, agreed on by all ranks: ExitCode::input: not a model, damaged; usage: onto itself;
 /// resources.
-ExportReport export_model(Communicator& world, const std::filesystem::path& source,
+/// storage: where hosts may have disks of their own, as if each had one; a checkpoint in parts is then
+/// assembled on the first, of which a part or a copy must lie there.
+ExportReport export_model(const Storage& storage, const std::filesystem::path& source,
                           const std::filesystem::path& directory, std::optional<DType> dtype);
 
 }  // namespace ptrain

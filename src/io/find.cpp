@@ -30,7 +30,7 @@ void look_at(const fs::path& root, const std::string& directory, int64_t step, i
   PartCopy copy{.part = {}, .disk = disk, .directory = directory, .fault = {}};
   try {
     const Manifest manifest = open_manifest(root / directory);
-    check(manifest.step == step, ExitCode::input, "{}: is the checkpoint of step {}",
+    check(step < 0 || manifest.step == step, ExitCode::input, "{}: is the checkpoint of step {}",
           (root / directory).string(), manifest.step);
     std::string text = read_text(root / directory / manifest_name, std::numeric_limits<int64_t>::max());
     copy.part = manifest.part;
@@ -68,14 +68,14 @@ Json to_json(const PartCopy& copy) {
           {"host", copy.part.host},   {"directory", copy.directory}, {"fault", copy.fault}};
 }
 
-/// What the disks have of a step, as all ranks know it. `damaged`: directories of this disk that did not read
-/// back.
+/// What the disks have of a step (-1: of whatever step it is), as all ranks know it. `names`: of this disk's
+/// directories to look at; `damaged`: those that did not read back.
 std::vector<PartCopy> copies_of_step(const Storage& storage, const fs::path& root, int64_t step,
+                                     const std::vector<std::string>& names,
                                      const std::map<std::string, std::string>& damaged, DiskView& mine) {
   Json list = Json::array();
   if (storage.is_first_of_disk()) {
-    for (const std::string& name : directories_of(root, step))
-      look_at(root, name, step, storage.disk(), mine);
+    for (const std::string& name : names) look_at(root, name, step, storage.disk(), mine);
     for (PartCopy& copy : mine.copies) {
       if (const auto it = damaged.find(copy.directory); it != damaged.end()) copy.fault = it->second;
       list.push_back(to_json(copy));
@@ -126,7 +126,7 @@ std::optional<FoundCheckpoint> find_newest(const Storage& storage, const fs::pat
     const auto known = damaged.find(step);
     FoundCheckpoint found{.path = root / checkpoint_name(step), .step = step};
     PartChoice choice =
-        choose_parts(copies_of_step(storage, root, step,
+        choose_parts(copies_of_step(storage, root, step, directories_of(root, step),
                                     known == damaged.end() ? Damaged::mapped_type() : known->second, mine),
                      storage.disks());
     try {
@@ -261,28 +261,56 @@ std::optional<FoundCheckpoint> find_newest(const Storage& storage, const fs::pat
   return find_newest(storage, root, below_step, {}, reason);
 }
 
-int64_t load_checkpoint(const Storage& storage, const FoundCheckpoint& checkpoint,
-                        std::span<const StateSlice> wanted) {
-  const fs::path root = checkpoint.path.parent_path();
-  std::map<std::string, File> files;
-  const auto open = [&](const std::string& name) -> const File& {
-    File& file = files[name];
-    if (!file) file = File::open(root / directory_of(checkpoint, storage.disk(), name) / name);
+FoundCheckpoint find_at(const Storage& storage, const fs::path& directory) {
+  const fs::path path = directory.has_filename() ? directory : directory.parent_path();
+  FoundCheckpoint found{.path = path, .step = 0};
+  int64_t step = -1;
+  for (const auto& [number, other] : list_steps(path.parent_path()))
+    if (other.filename() == path.filename()) step = number;
+  storage.world().all_reduce(Tensor(&step, Shape{1}, DType::i64), Reduce::max);
+  DiskView mine;
+  const fs::path root = path.parent_path();
+  std::vector<std::string> names = directories_of(root, step);
+  const std::string own = path.filename().string();
+  if (fs::exists(path) && std::find(names.begin(), names.end(), own) == names.end()) names.push_back(own);
+  PartChoice choice = choose_parts(copies_of_step(storage, root, step, names, {}, mine), storage.disks());
+  std::optional<Error> fault;
+  try {
+    check(!choice.copies.empty(), ExitCode::input, "{}: {}", path.string(),
+          choice.missing.empty() ? "no host has a checkpoint there" : choice.missing);
+    found.copies = std::move(choice.copies);
+    join_found(storage, mine, found);
+  } catch (const Error& error) {  // the same on every rank
+    fault = error;
+  }
+  agree(storage.world(), fault);
+  found.step = found.manifest.step;
+  return found;
+}
+
+TensorSource FoundFiles::source(std::span<const StoredTensor> tensors, std::string_view what) {
+  const fs::path root = checkpoint_.path.parent_path();
+  const auto open = [this, root](const std::string& name) -> const File& {
+    File& file = files_[name];
+    if (!file) file = File::open(root / directory_of(checkpoint_, storage_.disk(), name) / name);
     return file;
   };
-  const auto is_seen_by = [&](const std::string& name, int rank) {
-    return !directory_of(checkpoint, storage.disks().of_rank[static_cast<size_t>(rank)], name).empty();
+  const auto is_seen_by = [this](const std::string& name, int rank) {
+    return !directory_of(checkpoint_, storage_.disks().of_rank[static_cast<size_t>(rank)], name).empty();
   };
+  return {fmt::format("{} ({})", checkpoint_.path.string(), what), tensors, open, is_seen_by};
+}
+
+int64_t load_checkpoint(const Storage& storage, const FoundCheckpoint& checkpoint,
+                        std::span<const StateSlice> wanted) {
+  FoundFiles files(storage, checkpoint);
   const Manifest& manifest = checkpoint.manifest;
-  const auto source_of = [&](const std::vector<StoredTensor>& tensors, const char* what) {
-    return TensorSource{fmt::format("{} ({})", checkpoint.path.string(), what), tensors, open, is_seen_by};
-  };
   const auto load = [&](const std::vector<StoredTensor>& tensors, const char* what,
                         Tensor StateSlice::*member) {
-    return load_slices(storage.world(), source_of(tensors, what), wanted_of(wanted, member));
+    return load_slices(storage.world(), files.source(tensors, what), wanted_of(wanted, member));
   };
   const std::vector<StoredTensor> unread = weights_beside_masters(manifest);
-  return check_tensors(storage.world(), source_of(unread, "weight")) +
+  return check_tensors(storage.world(), files.source(unread, "weight")) +
          load(widest_weights(manifest), "weight", &StateSlice::weight) +
          load(manifest.of(Kind::first_moment), "first moment", &StateSlice::first_moment) +
          load(manifest.of(Kind::second_moment), "second moment", &StateSlice::second_moment);

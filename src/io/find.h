@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/io/checkpoint.h"
+#include "src/io/load.h"
 #include "src/io/parts.h"
 #include "src/io/storage.h"
 
@@ -33,6 +34,24 @@ std::optional<FoundCheckpoint> find_newest(const std::filesystem::path& root,
 /// Collective: the same over all disks: the newest step of which every part is found whole on one of them.
 std::optional<FoundCheckpoint> find_newest(const Storage& storage, const std::filesystem::path& root,
                                            int64_t below_step = std::numeric_limits<int64_t>::max());
+
+/// Collective: a checkpoint of which each disk may have a part, or a copy of one, under the path. Errors, the
+/// same on all ranks: ExitCode::input: parts are missing or damaged.
+FoundCheckpoint find_at(const Storage& storage, const std::filesystem::path& directory);
+
+/// The files of a found checkpoint, as far as this rank sees them.
+class FoundFiles {
+ public:
+  FoundFiles(const Storage& storage, const FoundCheckpoint& checkpoint)
+      : storage_(storage), checkpoint_(checkpoint) {}
+  /// For load_slices(). Both, and `tensors`, must outlive it. what: for messages.
+  TensorSource source(std::span<const StoredTensor> tensors, std::string_view what);
+
+ private:
+  const Storage& storage_;
+  const FoundCheckpoint& checkpoint_;
+  std::map<std::string, File> files_;
+};
 
 /// Collective: loads what all ranks want, each byte read once, checked, and sent where it is wanted; weights
 /// of which a wider copy is loaded are checked too. Returns the bytes that this rank read. Errors, agreed on:
