@@ -124,12 +124,13 @@ Manifest join_parts(const std::vector<Manifest>& parts, std::string_view where) 
   check(!parts.empty(), "no parts to join");
   Manifest whole;
   whole.step = parts[0].step;
-  whole.run = parts[0].run;
+  whole.run = std::min_element(parts.begin(), parts.end(), [](const Manifest& a, const Manifest& b) {
+                return a.part.index < b.part.index;
+              })->run;
   std::set<int> indices;
   std::map<std::string, ManifestFile> files;
   for (const Manifest& part : parts) {
-    check(part.step == whole.step && part.run == whole.run && part.part.of == parts[0].part.of &&
-              part.part.save == parts[0].part.save,
+    check(part.step == whole.step && part.part.of == parts[0].part.of && part.part.save == parts[0].part.save,
           ExitCode::input, "{}: its parts {} and {} were not saved together", where, parts[0].part.index,
           part.part.index);
     check(indices.insert(part.part.index).second, ExitCode::input, "{}: part {} is there twice", where,

@@ -121,7 +121,6 @@ TEST(Parts, ThatWereNotSavedTogetherOrDoNotAddUpAreRefused) {
       {[](Manifest& m) { m.part.save = "t"; }, "were not saved together"},
       {[](Manifest& m) { m.part.of = 3; }, "were not saved together"},
       {[](Manifest& m) { m.step = 8; }, "were not saved together"},
-      {[](Manifest& m) { m.run["seed"] = 2; }, "were not saved together"},
       {[](Manifest& m) { m.part.index = 0; }, "part 0 is there twice"},
       {[](Manifest& m) { m.files[0].rest_crc = 8; }, "config.json of part 1 is another"},
       {[](Manifest& m) { m.tensors[Manifest::Kind::first_moment][0].dtype = DType::f16; }, "in another"},

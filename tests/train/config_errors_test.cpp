@@ -159,7 +159,6 @@ const Wrong wrong_files[] = {
     {"checkpoint: {replicas: 2, keep: 1}\n", "run.yaml:4:24", "needs checkpoint.keep of at least 2"},
     {"checkpoint: {upload: ftp://a}\n", "run.yaml:4:22", "must start with s3://"},
     // Not built
-    {"checkpoint: {storage: per_node}\n", "run.yaml:4:23", "not built yet; use shared"},
     {"checkpoint: {upload: s3://b/p}\n", "run.yaml:4:22", "not built yet"},
 };
 
