@@ -202,9 +202,8 @@ TEST(CheckpointSaver, GroupsOfRanksWriteDirectoriesOfTheirOwn) {
     const auto node = world.split(stage, world.rank());
     const fs::path root = roots.path() / std::to_string(stage);
     SaveRequest request = request_for(root, 4);
-    std::erase_if(request.tensors, [&](const HfTensor& tensor) {
-      return stage_of({tensor.name, tensor.shape, DType::f32, {}}, mesh) != stage;
-    });
+    for (HfTensor& tensor : request.tensors)
+      tensor.part = tensor.group = stage_of({tensor.name, tensor.shape, DType::f32, {}}, mesh);
     request.save = "one";
     const State state = state_to_write(mesh, world.rank(), 4);
     CheckpointSaver saver(world, {.group = *node, .index = stage, .of = 2, .host = "here"});
