@@ -76,9 +76,11 @@ void CheckpointSaver::begin(SaveRequest request, std::span<const StateSlice> sli
   begin_s_ = now_s();
   outcome_.reset();
   work_ = std::make_unique<SaveWork>(part_, world_.rank(), std::move(request), slices);
-  int64_t bytes = work_->bytes();
-  part_.group.all_reduce(Tensor(&bytes, {1}, DType::i64));
-  work_->set_part_bytes(bytes);
+  if (part_bytes_ == 0) {
+    part_bytes_ = work_->bytes();
+    part_.group.all_reduce(Tensor(&part_bytes_, {1}, DType::i64));
+  }
+  work_->set_part_bytes(part_bytes_);
   enter_first(SavePhase::prepare);
 }
 

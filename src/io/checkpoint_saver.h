@@ -82,7 +82,8 @@ class CheckpointSaver {
   Communicator& world_;
   SavePart part_;
   SavePhase phase_ = SavePhase::none;
-  int64_t entered_ = 0;  // phases of this save
+  int64_t entered_ = 0;     // phases of this save
+  int64_t part_bytes_ = 0;  // that all ranks of the part write; as of the first save, since a run's are alike
   double begin_s_ = 0;
   std::optional<AgreedError> failure_;  // while its remains are deleted
   std::optional<SaveOutcome> outcome_;
