@@ -31,7 +31,8 @@ TEST(TensorStrips, OfAnyNumberGiveTheReferencesCurve) {
           const Grid grid{
               .tensor = tensor, .is_sequence_parallel = is_sequence_parallel, .tensor_strips = strips};
           if (!plan_on(golden, grid)) continue;
-          EXPECT_EQ(deviation_of(golden, trained(golden, grid, 6)).fault, "") << name << " " << to_string(grid);
+          EXPECT_EQ(deviation_of(golden, trained(golden, grid, 6)).fault, "")
+              << name << " " << to_string(grid);
         }
       }
     }
