@@ -116,8 +116,8 @@ Binding binding_to(const CpuList& node_cpus, const CpuList& allowed) {
 CpuList allowed_cpus() {
   std::vector<cpu_set_t> room(room_for_cpus);
   const size_t bytes = room.size() * sizeof(cpu_set_t);
-  check(::sched_getaffinity(0, bytes, set_in(room, {})) == 0, ExitCode::resources,
-        "the cores of this process cannot be read: {}", std::strerror(errno));
+  const bool is_done = ::sched_getaffinity(0, bytes, set_in(room, {})) == 0;  // before errno is read
+  check(is_done, ExitCode::resources, "the cores of this process cannot be read: {}", std::strerror(errno));
   CpuList cpus;
   for (int cpu = 0; cpu < static_cast<int>(bytes * 8); ++cpu) {
     if (CPU_ISSET_S(static_cast<size_t>(cpu), bytes, room.data())) cpus.push_back(cpu);

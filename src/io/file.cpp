@@ -16,12 +16,16 @@
 namespace ptrain {
 namespace {
 
+// A call stands in a statement of its own before its check: errno, as an argument of the check, might be read
+// first.
+
 // Linux moves at most 2 GiB - 4 KiB in one call.
 constexpr int64_t call_bytes = int64_t{1} << 30;
 
 int64_t regular_file_bytes(int fd, const std::filesystem::path& path, ExitCode code) {
   struct stat status {};
-  check(::fstat(fd, &status) == 0, code, "{}: {}", path.string(), std::strerror(errno));
+  const bool is_done = ::fstat(fd, &status) == 0;
+  check(is_done, code, "{}: {}", path.string(), std::strerror(errno));
   check(S_ISREG(status.st_mode), code, "{}: not a regular file", path.string());
   return status.st_size;
 }
@@ -56,8 +60,9 @@ File File::create(const std::filesystem::path& path, int64_t bytes) {
   if (bytes > 0 && ::fallocate(fd, 0, 0, bytes) != 0) {
     check(errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR, ExitCode::resources,
           "{}: no room for its {} bytes: {}", path.string(), bytes, std::strerror(errno));
-    check(::ftruncate(fd, bytes) == 0, ExitCode::resources, "{}: cannot be made {} bytes long: {}",
-          path.string(), bytes, std::strerror(errno));
+    const bool is_done = ::ftruncate(fd, bytes) == 0;
+    check(is_done, ExitCode::resources, "{}: cannot be made {} bytes long: {}", path.string(), bytes,
+          std::strerror(errno));
   }
   return file;
 }
@@ -105,14 +110,15 @@ void File::write_at(int64_t offset, const void* data, int64_t bytes) const {
 }
 
 void File::sync() const {
-  check(::fsync(fd_) == 0, ExitCode::resources, "{}: cannot be brought to the disk: {}", path_.string(),
+  const bool is_done = ::fsync(fd_) == 0;
+  check(is_done, ExitCode::resources, "{}: cannot be brought to the disk: {}", path_.string(),
         std::strerror(errno));
 }
 
 void File::close() {
   if (fd_ < 0) return;
-  check(::close(std::exchange(fd_, -1)) == 0, ExitCode::resources, "{}: closing it failed: {}",
-        path_.string(), std::strerror(errno));
+  const bool is_done = ::close(std::exchange(fd_, -1)) == 0;
+  check(is_done, ExitCode::resources, "{}: closing it failed: {}", path_.string(), std::strerror(errno));
 }
 
 void sync_directory(const std::filesystem::path& directory) {
@@ -127,8 +133,9 @@ void sync_directory(const std::filesystem::path& directory) {
 }
 
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
-  check(::rename(from.c_str(), to.c_str()) == 0, ExitCode::resources, "{}: cannot be renamed to {}: {}",
-        from.string(), to.string(), std::strerror(errno));
+  const bool is_done = ::rename(from.c_str(), to.c_str()) == 0;
+  check(is_done, ExitCode::resources, "{}: cannot be renamed to {}: {}", from.string(), to.string(),
+        std::strerror(errno));
 }
 
 bool remove_tree(const std::filesystem::path& path) {

@@ -44,6 +44,7 @@ std::string reason() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take, &text);
+  std::replace(text.begin(), text.end(), '\n', ' ');  // it breaks lines after the time
   return text.empty() ? "HDF5 gives no reason" : text;
 }
 
@@ -65,8 +66,11 @@ struct Hdf5File {
   }
 };
 
-/// Keeps HDF5 from printing to stderr; the setting belongs to the thread.
+/// Before any other call. Keeps HDF5 from printing to stderr; the setting belongs to the thread. And from its
+/// own work at the process's end: a file that could not be written, and so not be closed, is written again
+/// there, which crashes.
 void be_quiet() {
+  [[maybe_unused]] static const herr_t no_end = H5dont_atexit();
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 

@@ -14,7 +14,8 @@ namespace {
 
 constexpr size_t max_depth = 64;
 
-/// "3:7", line and column of a byte offset; the column alone where the caller has named the line (first_line 0).
+/// "3:7", line and column of a byte offset; the column alone where the caller has named the line (first_line
+/// 0).
 std::string position(std::string_view text, size_t offset, int first_line) {
   offset = std::min(offset, text.size());
   int line = first_line;
@@ -137,8 +138,9 @@ void write_text(const std::filesystem::path& path, std::string_view text) {
     reason = errno;
   }
   check(is_good, ExitCode::resources, "{}: cannot be written: {}", temporary, std::strerror(reason));
-  check(::rename(temporary.c_str(), path.c_str()) == 0, ExitCode::resources,
-        "{}: cannot be renamed to {}: {}", temporary, path.string(), std::strerror(errno));
+  is_good = ::rename(temporary.c_str(), path.c_str()) == 0;  // before errno is read
+  check(is_good, ExitCode::resources, "{}: cannot be renamed to {}: {}", temporary, path.string(),
+        std::strerror(errno));
 }
 
 std::string_view kind_of(const Json& value) {

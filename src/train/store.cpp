@@ -73,7 +73,8 @@ RunLock::RunLock(const std::filesystem::path& output, const std::string& job) {
   }
   const std::string owner =
       fmt::format("host {}, pid {}, job {}", host_name(), ::getpid(), job.empty() ? "none" : job);
-  check(::ftruncate(fd_, 0) == 0, ExitCode::resources, "output: {} cannot be written: {}", path,
+  const bool is_empty = ::ftruncate(fd_, 0) == 0;  // before errno is read
+  check(is_empty, ExitCode::resources, "output: {} cannot be written: {}", path,
         std::strerror(errno));
   write_all(fd_, owner, path);
 }

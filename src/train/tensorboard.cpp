@@ -94,8 +94,7 @@ TensorBoard::TensorBoard(const std::filesystem::path& directory, double time) {
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   check(fd_ >= 0, ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
   const std::string record = version_record(time);
-  check(::write(fd_, record.data(), record.size()) == static_cast<ssize_t>(record.size()),
-        ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
+  append(record);
 }
 
 TensorBoard::TensorBoard(TensorBoard&& other) noexcept
@@ -109,11 +108,19 @@ TensorBoard::~TensorBoard() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+void TensorBoard::append(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    check(n > 0, ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
 void TensorBoard::write(double time, int64_t step, const std::vector<Scalar>& scalars) {
   if (fd_ < 0) return;
   const std::string record = scalar_record(time, step, scalars);
-  check(::write(fd_, record.data(), record.size()) == static_cast<ssize_t>(record.size()),
-        ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
+  append(record);
 }
 
 }  // namespace ptrain

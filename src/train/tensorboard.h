@@ -32,6 +32,8 @@ class TensorBoard {
   void write(double time, int64_t step, const std::vector<Scalar>& scalars);
 
  private:
+  void append(std::string_view bytes);
+
   int fd_ = -1;
   std::string path_;
 };

@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <hdf5.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <numeric>
@@ -225,6 +230,28 @@ TEST(Hdf5, FlippedBitsInItsStructureAreFoundOrHarmless) {
   }
   EXPECT_TRUE(reads_whole(path));
   EXPECT_GT(refused, 100) << "superblock, object headers and links are under a checksum";
+}
+
+TEST(Hdf5, AFileThatCouldNotBeWrittenDoesNotCrashTheProcessAtItsEnd) {
+  const TemporaryDirectory directory;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit none{0, 0};
+    ::setrlimit(RLIMIT_FSIZE, &none);  // as on a full disk
+    bool has_failed = false;
+    try {
+      Hdf5Writer writer(directory.path() / "a.h5");
+      writer.add("x/y", DType::f32, Shape{1000});
+      writer.close();
+    } catch (const Error& error) {
+      has_failed = std::string(error.what()).find('\n') == std::string::npos;
+    }
+    std::exit(has_failed ? 7 : 1);  // with all that libraries do at the end
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
 }
 
 }  // namespace
