@@ -25,7 +25,10 @@ const Part parts[] = {
     {"commit", 5, kill_at_commit_points},
     {"damage", 1000, [](int count) { return damaged_files(count, count / 5); }},
     {"order", 50, order_on_disk},
+    {"failing", 10, failing_disk},
+    {"full", 1, [](int) { return full_disk(); }},
     {"soak", 2000, [](int count) { return soak(count, std::max(count / 20, 1), std::max(count / 200, 1)); }},
+    {"slurm", 1, [](int) { return slurm_jobs(); }},
 };
 
 int main_of(const char* wanted, int count) {

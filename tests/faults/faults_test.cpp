@@ -31,6 +31,14 @@ TEST(Faults, NothingIsShownOrDeletedBeforeItIsOnTheDisk) {
   expect_good(order_on_disk(4));
 }
 
+TEST(Faults, ASaveThatFailsIsAllThatIsLost) {
+  expect_good(failing_disk(1));
+}
+
+TEST(Faults, ARunOnAFullDiskGoesOnAndSavesOnceThereIsRoom) {
+  expect_good(full_disk());
+}
+
 TEST(Faults, ALongRunNeitherGrowsNorChanges) {
   expect_good(soak(600, 60, 3));
 }

@@ -18,10 +18,21 @@ Tally kill_at_commit_points(int rounds);
 /// file is named, and the checkpoint before is taken.
 Tally damaged_files(int flips, int bursts);
 
+/// Writes, fsyncs, renames that fail in single saves, and writes that take half: only the save is lost, the
+/// run goes on.
+Tally failing_disk(int rounds);
+
+/// The same on a disk of 8 MB that has no room until somebody makes some; needs the right to mount.
+Tally full_disk();
+
 /// The order of fsync, rename and deletion of so many saves, from strace.
 Tally order_on_disk(int saves);
 
 /// Steps, saves and resumes after SIGUSR1 in one output: memory and open files do not grow.
 Tally soak(int steps, int saves, int resumes);
+
+/// launch/slurm/train.sbatch by srun and by mpirun on the cluster that sbatch reaches: told to stop, and put
+/// back into the queue. Takes a minute or more; submits jobs.
+Tally slurm_jobs();
 
 }  // namespace ptrain::faults
