@@ -28,9 +28,9 @@ struct PartChoice {
 /// Those of the copies of a step that belong to one save and hold every part. Of two such saves the later.
 PartChoice choose_parts(std::vector<PartCopy> found, const Disks& disks);
 
-/// The manifest of a whole checkpoint from those of its parts; files that every part has appear once, and what
-/// part 0 says of the run counts.
-/// Errors (ExitCode::input, naming `where`): parts of different saves, one twice, something missing.
+/// The manifest of a whole checkpoint from those of its parts; files that every part has appear once, and
+/// what part 0 says of the run counts. Errors (ExitCode::input, naming `where`): parts of different saves,
+/// one twice, something missing.
 Manifest join_parts(const std::vector<Manifest>& parts, std::string_view where);
 
 /// A name for one save, later than those of earlier saves: "0005f3c2a91b7e40-1c3f".

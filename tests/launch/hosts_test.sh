@@ -98,6 +98,13 @@ expect "The losses are those of one host, to the bit" same_losses apart/a 7
 expect "The model is assembled on the first host, byte for byte that of one host" same_model apart/a
 expect "The second host has no model" lacks "$work/apart/b/out/model"
 
+exports() {
+  bash "$source/tests/harness/two_hosts.sh" "$work/apart/a" "$work/apart/b" "$work/mnt" "$mpirun" \
+    --host host-a:2,host-b:2 -np 4 "$build/ptrain" export "$work/mnt/out/checkpoints/step-00000009" "$work/mnt/exported" &&
+    "$build/ptrain" inspect "$work/apart/a/exported" && [ ! -e "$work/apart/b/exported" ]
+}
+expect "export assembles a checkpoint of both hosts on the first one" exports
+
 # 4. A disk lost.
 rm -rf "$work/lost/b"
 expect "Without host-b's disk there is no checkpoint, and what is missing is named" \
@@ -113,7 +120,7 @@ expect "The losses are those of one host, to the bit" same_losses copied/a 7
 expect "shared is refused where it is not" \
   exits 2 "is shared, but host-b does not see what host-a writes" on_hosts refused --checkpoint.storage shared
 link=(--rate 50mbit)
-expect "Over a slow link they train" on_hosts slow
+expect "Over a slow link they train, and save while they do" on_hosts slow --checkpoint.asynchronous true
 expect "The losses are those of one host, to the bit" same_losses slow/a 1
 
 exit "$failed"
