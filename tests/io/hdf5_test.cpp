@@ -233,25 +233,27 @@ TEST(Hdf5, FlippedBitsInItsStructureAreFoundOrHarmless) {
 }
 
 TEST(Hdf5, AFileThatCouldNotBeWrittenDoesNotCrashTheProcessAtItsEnd) {
-  const TemporaryDirectory directory;
-  const pid_t child = ::fork();
-  if (child == 0) {
-    std::signal(SIGXFSZ, SIG_IGN);
-    const rlimit none{0, 0};
-    ::setrlimit(RLIMIT_FSIZE, &none);  // as on a full disk
-    bool has_failed = false;
-    try {
-      Hdf5Writer writer(directory.path() / "a.h5");
-      writer.add("x/y", DType::f32, Shape{1000});
-      writer.close();
-    } catch (const Error& error) {
-      has_failed = std::string(error.what()).find('\n') == std::string::npos;
+  for (const rlim_t bytes : {0, 48, 147, 200, 400, 800, 1600, 2400, 3200, 4000, 4096, 5000, 6000}) {
+    const TemporaryDirectory directory;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit small{bytes, bytes};
+      ::setrlimit(RLIMIT_FSIZE, &small);  // as on a full disk
+      bool has_failed = false;
+      try {
+        Hdf5Writer writer(directory.path() / "a.h5");
+        for (int i = 0; i < 40; ++i) writer.add(fmt::format("x{}/y", i), DType::f32, Shape{10});
+        writer.close();
+      } catch (const Error& error) {
+        has_failed = std::string(error.what()).find('\n') == std::string::npos;
+      }
+      std::exit(has_failed ? 7 : 1);  // with all that libraries do at the end
     }
-    std::exit(has_failed ? 7 : 1);  // with all that libraries do at the end
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << bytes << " bytes: " << status;
   }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
 }
 
 }  // namespace
