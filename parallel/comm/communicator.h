@@ -18,6 +18,7 @@
 namespace ptrain {
 
 class Communicator;
+class OpRing;
 
 /// Queues of point-to-point messages. What is sent to a peer on a lane arrives in the order of sending and
 /// fills that peer's receives in the order of receiving; lanes do not wait for each other.
@@ -153,6 +154,16 @@ class Communicator {
   /// Seconds that this rank has spent in calls and waits that had to wait for another rank, on all
   /// communicators of one world together. NaN where it is not the host that waits.
   virtual double waited_s() const = 0;
+
+  // --- Being watched -------------------------------------------------------------------------------------
+  /// Where this rank notes what it waits for, on all communicators of one world; null: nowhere. The ring
+  /// outlives them, or is taken away again.
+  virtual void set_op_ring(OpRing* ring) = 0;
+  virtual OpRing* op_ring() const = 0;
+  /// What reports call it: "tensor", "data", … A world is called so until it is told otherwise.
+  virtual void set_name(std::string_view name) = 0;
+  /// A number that is the same on all its ranks, and hardly that of another communicator.
+  virtual uint32_t id() const = 0;
 
  protected:
   friend class Transfer;

@@ -35,9 +35,11 @@ DeviceComm::DeviceComm(Communicator& host, std::unique_ptr<NcclComm> nccl,
   check((nccl_ != nullptr) == (host_.size() > 1), "{} has {} ranks and {} NCCL", name_, host_.size(),
         nccl_ == nullptr ? "no" : "an");
   if (nccl_ != nullptr) queues_->add(*nccl_, name_);
+  join_ring(host_.op_ring());
 }
 
 DeviceComm::~DeviceComm() {
+  join_ring(nullptr);
   if (nccl_ != nullptr) queues_->remove(*nccl_);
   for (const EdgeLane& lane : lanes_) queues_->remove(*lane.comm);
 }
@@ -340,13 +342,6 @@ bool DeviceComm::register_buffer(void* data, int64_t bytes, Registration registr
   if (registration == Registration::symmetric) return has_worked;
   for (const EdgeLane& lane : lanes_) has_worked &= lane.comm->register_buffer(data, bytes, registration);
   return has_worked;
-}
-
-void DeviceComm::count(CommKind kind, int64_t messages, int64_t bytes) {
-  Traffic::Line& line = own_[kind];
-  ++line.calls;
-  line.messages += messages;
-  line.bytes += bytes;
 }
 
 const Traffic& DeviceComm::traffic() const {

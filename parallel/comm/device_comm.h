@@ -75,6 +75,10 @@ class DeviceComm final : public Communicator {
   int64_t scratch_growths() const override { return host_.scratch_growths() + queues_->event_growths(); }
   const Traffic& traffic() const override;
   double waited_s() const override { return std::numeric_limits<double>::quiet_NaN(); }
+  void set_op_ring(OpRing* ring) override;
+  OpRing* op_ring() const override { return host_.op_ring(); }
+  void set_name(std::string_view name) override;
+  uint32_t id() const override { return host_.id(); }
 
  private:
   /// Messages from one rank to another: rank 0 of `comm` sends, rank 1 receives.
@@ -97,6 +101,7 @@ class DeviceComm final : public Communicator {
   void enqueue_reduce_scatter(Tensor whole, Tensor part, runtime::NativeStream stream);
   void check_order(const Tensor& tensor, Reduce reduce, SumOrder order) const;
   void count(CommKind kind, int64_t messages, int64_t bytes);
+  void join_ring(OpRing* ring);
 
   bool finish_if_done(int64_t transfer) override;
   void finish(int64_t transfer) override;
@@ -116,6 +121,8 @@ class DeviceComm final : public Communicator {
   std::vector<EdgeLane> lanes_;
   Traffic own_;
   mutable Traffic sum_;
+  OpRing* ring_ = nullptr;
+  int op_group_ = -1;  // in the ring: what was enqueued on the device, apart from what the host does
 };
 
 }  // namespace ptrain

@@ -18,15 +18,13 @@ std::unique_ptr<NcclComm> connect(Communicator& world, Nccl& nccl, const NcclCon
   return nccl.connect(id, world.rank(), world.size(), config);
 }
 
-const char* name_of_axis(Axis axis) {
-  return axis == Axis::tensor ? "the tensor group" : axis == Axis::data ? "the data group" : "the pipeline";
-}
-
 std::unique_ptr<DeviceComm> split_along(DeviceComm& world, const Mesh& mesh, Axis axis) {
-  const std::vector<int> group = mesh.group(world.rank(), axis);
-  return world.split_group(
-      group.front(), index_along(mesh.coordinate_of(world.rank()), axis),
-      fmt::format("{} of ranks {} to {}", name_of_axis(axis), group.front(), group.back()));
+  const std::vector<int> ranks = mesh.group(world.rank(), axis);
+  std::unique_ptr<DeviceComm> group = world.split_group(
+      ranks.front(), index_along(mesh.coordinate_of(world.rank()), axis),
+      fmt::format("the {} group of ranks {} to {}", name_of(axis), ranks.front(), ranks.back()));
+  group->set_name(name_of(axis));
+  return group;
 }
 
 MeshComms staged(Communicator& world, const Mesh& mesh, Device device, const Stream& compute,

@@ -6,7 +6,10 @@ namespace {
 // Ranks that differ only along `axis` name the same color: the rank of the first of them.
 std::unique_ptr<Communicator> split_along(Communicator& world, const Mesh& mesh, Axis axis) {
   const int first = mesh.group(world.rank(), axis).front();
-  return world.split(first, index_along(mesh.coordinate_of(world.rank()), axis));
+  std::unique_ptr<Communicator> group =
+      world.split(first, index_along(mesh.coordinate_of(world.rank()), axis));
+  group->set_name(name_of(axis));
+  return group;
 }
 
 }  // namespace
@@ -21,6 +24,10 @@ Communicator& MeshComms::along(Axis axis) const {
       return *pipeline;
   }
   fail(ExitCode::defect, "the mesh has no axis {}", static_cast<int>(axis));
+}
+
+std::string_view name_of(Axis axis) {
+  return axis == Axis::tensor ? "tensor" : axis == Axis::data ? "data" : "pipeline";
 }
 
 void check_world(const Communicator& world, const Mesh& mesh) {

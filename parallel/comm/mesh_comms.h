@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "parallel/comm/communicator.h"
 #include "parallel/plan/mesh.h"
@@ -22,6 +23,9 @@ struct MeshComms {
 
 /// Of CPU tensors. Every rank of `world` must call; world.size() must be mesh.world(). `world` outlives it.
 MeshComms make_mesh_comms(Communicator& world, const Mesh& mesh);
+
+/// "tensor", "data", "pipeline"
+std::string_view name_of(Axis axis);
 
 /// Errors: usage, where the mesh has another number of ranks than the world.
 void check_world(const Communicator& world, const Mesh& mesh);

@@ -57,6 +57,10 @@ class RecordingCommunicator final : public Communicator {
   int64_t scratch_growths() const override { return inner_->scratch_growths(); }
   const Traffic& traffic() const override { return inner_->traffic(); }
   double waited_s() const override { return inner_->waited_s(); }
+  void set_op_ring(OpRing* ring) override { inner_->set_op_ring(ring); }
+  OpRing* op_ring() const override { return inner_->op_ring(); }
+  void set_name(std::string_view name) override { inner_->set_name(name); }
+  uint32_t id() const override { return inner_->id(); }
 
  private:
   // Transfers belong to the inner communicator, so these are never called.

@@ -62,6 +62,10 @@ class StagedComm final : public Communicator {
   int64_t scratch_growths() const override { return host_.scratch_growths() + message_growths_; }
   const Traffic& traffic() const override { return host_.traffic(); }
   double waited_s() const override { return std::numeric_limits<double>::quiet_NaN(); }
+  void set_op_ring(OpRing* ring) override { host_.set_op_ring(ring); }
+  OpRing* op_ring() const override { return host_.op_ring(); }
+  void set_name(std::string_view name) override { host_.set_name(name); }
+  uint32_t id() const override { return host_.id(); }
 
  private:
   /// A message under way through pinned memory.

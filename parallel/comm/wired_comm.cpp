@@ -5,7 +5,9 @@
 #include <numeric>
 #include <tuple>
 
+#include "kernels/base/rng.h"
 #include "parallel/comm/clock.h"
+#include "parallel/comm/op_ring.h"
 #include "parallel/comm/ordered_reduce.h"
 #include "parallel/plan/layout.h"
 
@@ -37,11 +39,14 @@ int64_t total(std::span<const int64_t> counts) {
 }
 
 // Ids of transfers: messages are even, collectives odd and counted in the order of their calls.
-int64_t id_of_ticket(int ticket) {
-  return int64_t{ticket} * 2;
-}
 int64_t id_of_collective(int64_t sequence) {
   return sequence * 2 + 1;
+}
+
+std::vector<int> all_ranks(int size) {
+  std::vector<int> ranks(static_cast<size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
 }
 
 }  // namespace
@@ -53,16 +58,28 @@ int64_t all_reduce_scratch_bytes(int ranks, int64_t bytes) {
 }
 
 WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire, std::function<double()> now_s)
-    : WiredCommunicator(std::move(wire), std::make_shared<Family>()) {
+    : wire_(std::move(wire)),
+      family_(std::make_shared<Family>()),
+      id_(0),
+      world_ranks_(all_ranks(wire_->size())),
+      name_("world") {
   family_->now_s = now_s ? std::move(now_s) : host_clock().now_s;
-}
-
-WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family)
-    : wire_(std::move(wire)), family_(std::move(family)) {
   family_->members.push_back(this);
 }
 
+WiredCommunicator::WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family, uint32_t id,
+                                     std::vector<int> world_ranks, std::string name)
+    : wire_(std::move(wire)),
+      family_(std::move(family)),
+      id_(id),
+      world_ranks_(std::move(world_ranks)),
+      name_(std::move(name)) {
+  family_->members.push_back(this);
+  join_ring();
+}
+
 WiredCommunicator::~WiredCommunicator() {
+  if (family_->ring != nullptr) family_->ring->remove_group(op_group_);
   std::erase(family_->members, this);
 }
 
@@ -248,14 +265,14 @@ Transfer WiredCommunicator::isend(Tensor tensor, int peer, Lane lane) {
     ++line.messages;
     line.bytes += tensor.bytes();
   }
-  return Transfer(this, id_of_ticket(wire_->post_send(tensor.data, tensor.bytes(), peer, tag_of(lane))));
+  return note_message(wire_->post_send(tensor.data, tensor.bytes(), peer, tag_of(lane)), peer, true);
 }
 
 Transfer WiredCommunicator::irecv(Tensor tensor, int peer, Lane lane) {
   check_tensor(tensor, "tensor");
   check_rank(peer, "peer");
   check_nothing_dropped();
-  return Transfer(this, id_of_ticket(wire_->post_receive(tensor.data, tensor.bytes(), peer, tag_of(lane))));
+  return note_message(wire_->post_receive(tensor.data, tensor.bytes(), peer, tag_of(lane)), peer, false);
 }
 
 // --- The queue and its progress ----------------------------------------------------------------------------
@@ -275,6 +292,7 @@ int64_t WiredCommunicator::enqueue() {
   ++traffic_[prepared_->kind()].calls;
   queue_.push_back(std::move(prepared_));
   const int64_t id = id_of_collective(started_++);
+  if (family_->ring != nullptr) family_->ring->enter(op_group_);
   advance();  // the first messages leave now and not at the next poll()
   return id;
 }
@@ -301,20 +319,13 @@ bool WiredCommunicator::advance_family() {
   check_nothing_dropped();
   bool has_moved = false;
   for (WiredCommunicator* member : family_->members) has_moved |= member->advance();
+  if (has_moved && family_->ring != nullptr) family_->ring->moved();
   return has_moved;
-}
-
-void WiredCommunicator::poll() {
-  advance_family();
 }
 
 bool WiredCommunicator::is_finished(int64_t transfer) const {
   if (transfer % 2 != 0) return transfer / 2 < finished_;
   return wire_->is_done(static_cast<int>(transfer / 2));
-}
-
-void WiredCommunicator::release(int64_t transfer) noexcept {
-  if (transfer % 2 == 0) wire_->release(static_cast<int>(transfer / 2));
 }
 
 bool WiredCommunicator::finish_if_done(int64_t transfer) {
@@ -325,16 +336,7 @@ bool WiredCommunicator::finish_if_done(int64_t transfer) {
 }
 
 void WiredCommunicator::finish(int64_t transfer) {
-  const bool waits = !is_finished(transfer);
-  const double begin_s = waits ? family_->now_s() : 0;
-  for (int times = 0; !is_finished(transfer);) {
-    if (advance_family()) {
-      times = 0;
-    } else if (!is_finished(transfer)) {
-      wire_->relax(times++);
-    }
-  }
-  if (waits) family_->waited_s += family_->now_s() - begin_s;
+  if (!is_finished(transfer)) wait(transfer);
   release(transfer);
 }
 
@@ -362,8 +364,14 @@ std::unique_ptr<Communicator> WiredCommunicator::split(int color, int key) {
     return choices[static_cast<size_t>(a) * 2 + 1] < choices[static_cast<size_t>(b) * 2 + 1];
   });
   std::unique_ptr<Wire> wire = wire_->split(color, members);
+  // Every rank splits in the same order: the number of the split and the color tell the groups apart.
+  const std::string which = fmt::format("{} {} {}", id_, splits_++, color);
   if (wire == nullptr) return nullptr;
-  return std::unique_ptr<Communicator>(new WiredCommunicator(std::move(wire), family_));
+  std::vector<int> world_ranks;
+  for (const int member : members) world_ranks.push_back(world_ranks_[static_cast<size_t>(member)]);
+  return std::unique_ptr<Communicator>(
+      new WiredCommunicator(std::move(wire), family_, static_cast<uint32_t>(hash_of(which)),
+                            std::move(world_ranks), fmt::format("a group of {}", members.size())));
 }
 
 void WiredCommunicator::reserve(int64_t bytes) {

@@ -4,11 +4,13 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/base/buffer.h"
 #include "parallel/comm/collective.h"
 #include "parallel/comm/communicator.h"
+#include "parallel/comm/op_ring.h"
 #include "parallel/comm/wire.h"
 
 namespace ptrain {
@@ -37,7 +39,7 @@ class WiredCommunicator final : public Communicator {
 
   Transfer isend(Tensor tensor, int peer, Lane lane) override;
   Transfer irecv(Tensor tensor, int peer, Lane lane) override;
-  void poll() override;
+  void poll() override { advance_family(); }
 
   std::unique_ptr<Communicator> split(int color, int key) override;
   void reserve(int64_t bytes) override;
@@ -45,6 +47,10 @@ class WiredCommunicator final : public Communicator {
   int64_t scratch_growths() const override { return scratch_growths_; }
   const Traffic& traffic() const override { return traffic_; }
   double waited_s() const override { return family_->waited_s; }
+  void set_op_ring(OpRing* ring) override;
+  OpRing* op_ring() const override { return family_->ring; }
+  void set_name(std::string_view name) override;
+  uint32_t id() const override { return id_; }
 
  private:
   // The communicators of one rank that came from one world. While the rank waits on one of them all go on:
@@ -54,9 +60,16 @@ class WiredCommunicator final : public Communicator {
     bool has_dropped = false;  // a Transfer was destroyed before it was done
     std::function<double()> now_s;
     double waited_s = 0;
+    OpRing* ring = nullptr;
+  };
+  /// A message under way, for who asks what the rank waits for.
+  struct Message {
+    int peer = -1;
+    bool is_send = false;
   };
 
-  WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family);
+  WiredCommunicator(std::unique_ptr<Wire> wire, std::shared_ptr<Family> family, uint32_t id,
+                    std::vector<int> world_ranks, std::string name);
 
   Collective& prepare(CommKind kind);  // an empty one, to be filled in and handed to enqueue()
   int64_t enqueue();                   // returns its transfer's id
@@ -65,10 +78,16 @@ class WiredCommunicator final : public Communicator {
   void prepare_all_gather(Tensor part, Tensor whole, std::span<const int64_t> counts);
   void prepare_reduce_scatter(Tensor whole, Tensor part, SumOrder order);
 
+  Transfer note_message(int ticket, int peer, bool is_send);
+  Op op_of(int64_t transfer) const;
+  void wait(int64_t transfer);
+  void join_ring();
   bool advance();         // this communicator; true if something moved
   bool advance_family();  // all of them
   bool is_finished(int64_t transfer) const;
-  void release(int64_t transfer) noexcept;
+  void release(int64_t transfer) noexcept {
+    if (transfer % 2 == 0) wire_->release(static_cast<int>(transfer / 2));
+  }
   void check_nothing_dropped() const;
   void check_tensor(const Tensor& tensor, const char* name) const;
   void check_rank(int rank, const char* name) const;
@@ -88,6 +107,12 @@ class WiredCommunicator final : public Communicator {
   int64_t scratch_growths_ = 0;
   std::vector<char> barrier_inbox_;
   Traffic traffic_;
+  uint32_t id_;
+  uint32_t splits_ = 0;
+  std::vector<int> world_ranks_;  // [rank]: of the world that this one was split from
+  std::string name_;
+  int op_group_ = -1;              // in the ring
+  std::vector<Message> messages_;  // [ticket]
 };
 
 }  // namespace ptrain
