@@ -48,9 +48,9 @@ Tensor GradSync::own_shard(const FlatMemory& memory, int bucket) const {
 }
 
 WatchedTransfer GradSync::start_sum(int bucket, const FlatMemory& memory) {
-  Transfer sum = data_->start_reduce_scatter(
-      memory.at(layout_.buckets[static_cast<size_t>(bucket)].elements), own_shard(memory, bucket), order_);
-  return {std::move(sum), tracer_, name_of(ActionKind::reduce), bucket};
+  Transfer sum = data_->start_reduce_scatter(memory.at(layout_.buckets[static_cast<size_t>(bucket)].elements),
+                                             own_shard(memory, bucket), order_);
+  return {std::move(sum), tracer_, ops_, name_of(ActionKind::reduce).data(), bucket};
 }
 
 void GradSync::look() {

@@ -43,6 +43,8 @@ class GradSync {
   /// Notes sums over the data axis with `tracer`, as "reduce"; look() does so for those that are done
   /// although nobody has waited for them, and so does close(). Null: none.
   void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+  /// Notes what it waits for. Null: nowhere.
+  void set_op_ring(OpRing* ops) { ops_ = ops; }
   void look();
   /// ZeRO-0, after finish(): every rank gets all sums.
   void gather();
@@ -73,6 +75,7 @@ class GradSync {
   std::vector<int> started_;
   std::vector<UnderWay> places_;  // of close()
   Tracer* tracer_ = nullptr;
+  OpRing* ops_ = nullptr;
 };
 
 }  // namespace ptrain

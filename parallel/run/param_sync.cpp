@@ -26,7 +26,7 @@ void ParamSync::bind(FlatMemory owned, FlatMemory read) {
 void ParamSync::gather(int bucket) {
   Transfer gather = data_->start_all_gather(owned_.at(shard_of(layout_, bucket, data_coordinate_)),
                                             read_.at(layout_.buckets[static_cast<size_t>(bucket)].elements));
-  under_way_[static_cast<size_t>(bucket)] = {std::move(gather), tracer_, "gather", bucket};
+  under_way_[static_cast<size_t>(bucket)] = {std::move(gather), tracer_, ops_, "gather", bucket};
 }
 
 void ParamSync::start() {

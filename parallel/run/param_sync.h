@@ -31,6 +31,8 @@ class ParamSync {
   /// Notes what sets out from here on with `tracer`, as "gather"; look() does so for what has come although
   /// nobody has waited for it, and so does need(). Null: none.
   void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+  /// Notes what it waits for. Null: nowhere.
+  void set_op_ring(OpRing* ops) { ops_ = ops; }
   void look();
 
  private:
@@ -45,6 +47,7 @@ class ParamSync {
   std::vector<int> order_, bucket_of_;      // exchange order; [unit]
   std::vector<WatchedTransfer> under_way_;  // [bucket]
   Tracer* tracer_ = nullptr;
+  OpRing* ops_ = nullptr;
 };
 
 }  // namespace ptrain

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "kernels/base/error.h"
 
@@ -14,6 +15,14 @@ constexpr size_t activation = 0, gradient = 1;
 
 Lane wire_of(TransferLane lane) {
   return lane == TransferLane::activation ? Lane::activation : Lane::gradient;
+}
+
+/// An action as the ring of operations shows it. Whom a transfer waits for is noted by who waits.
+Op op_of(const Action& action) {
+  return {.name = name_of(action.kind).data(),
+          .chunk = action.chunk,
+          .micro = action.micro,
+          .bucket = action.bucket};
 }
 
 }  // namespace
@@ -67,6 +76,8 @@ void Pipeline::close(Transfers& under_way) {
 }
 
 void Pipeline::wait_all(Transfers& under_way) {
+  if (under_way.parts.empty()) return;
+  const OpNote note(ops_, op_of(under_way.action));
   for (Transfer& part : under_way.parts) part.wait();
   under_way.parts.clear();
   close(under_way);
@@ -144,6 +155,12 @@ void Pipeline::run(StageWork& work) {
     const double begin_s = is_traced ? tracer_->now_s() : 0;
     intervals_[i].begin_s = now_s();
     // 2. Act.
+    std::optional<OpNote> note;
+    if (is_send(action.kind) || is_receive(action.kind)) {
+      if (ops_ != nullptr) ops_->mark(op_of(action));
+    } else {
+      note.emplace(ops_, op_of(action));
+    }
     if (is_forward(action.kind)) {
       work.forward(action);
     } else if (is_backward(action.kind)) {
@@ -157,6 +174,7 @@ void Pipeline::run(StageWork& work) {
     } else {
       work.reduce(action);
     }
+    note.reset();
     // 3. Messages move only inside calls: give all lanes a turn between actions.
     if (pipeline_ != nullptr) pipeline_->poll();
     intervals_[i].end_s = now_s();

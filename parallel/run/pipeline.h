@@ -60,6 +60,8 @@ class Pipeline {
   /// or receive from its start until it was seen to be done, which is looked for after every action. Null:
   /// none.
   void set_tracer(Tracer* tracer) { tracer_ = tracer; }
+  /// Notes what it does and waits for. Null: nowhere.
+  void set_op_ring(OpRing* ops) { ops_ = ops; }
 
  private:
   struct Transfers {  // of one bundle
@@ -91,6 +93,7 @@ class Pipeline {
   std::vector<bool> is_last_;                      // [chunk]: no activation leaves it, it makes gradients
   std::vector<Interval> intervals_;
   Tracer* tracer_ = nullptr;
+  OpRing* ops_ = nullptr;
 };
 
 }  // namespace ptrain

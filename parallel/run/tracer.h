@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "parallel/comm/communicator.h"
+#include "parallel/comm/op_ring.h"
 #include "parallel/plan/schedule.h"
 
 namespace ptrain {
@@ -76,21 +77,24 @@ class Tracer {
 };
 
 /// A started collective that is noted when it is done: from its start until it was seen to be done, or waited
-/// for. It belongs to the step that is traced then, even where it was started before.
+/// for. It belongs to the step that is traced then, even where it was started before. Who waits for it is
+/// noted in the ring of operations.
 class WatchedTransfer {
  public:
   WatchedTransfer() = default;
-  /// name: of static storage. tracer: null for none.
-  WatchedTransfer(Transfer transfer, Tracer* tracer, std::string_view name, int bucket,
+  /// name: of static storage. tracer, ops: null for none.
+  WatchedTransfer(Transfer transfer, Tracer* tracer, OpRing* ops, const char* name, int bucket,
                   SpanCategory category = SpanCategory::collective)
       : transfer_(std::move(transfer)),
         tracer_(tracer),
+        ops_(ops),
         name_(name),
         category_(category),
         bucket_(bucket),
         begin_s_(tracer != nullptr ? tracer->now_s() : 0) {}
 
   void wait() {
+    const OpNote note(std::exchange(ops_, nullptr), {.name = name_, .bucket = bucket_});
     transfer_.wait();
     close();
   }
@@ -103,32 +107,39 @@ class WatchedTransfer {
   void close();
 
   Transfer transfer_;
-  Tracer* tracer_ = nullptr;  // null once it is noted
-  std::string_view name_;
+  Tracer* tracer_ = nullptr;  // null once it is noted, as the next
+  OpRing* ops_ = nullptr;
+  const char* name_ = "";
   SpanCategory category_ = SpanCategory::collective;
   int bucket_ = -1;
   double begin_s_ = 0;
 };
 
-/// A phase from here to the next one, or to the end of the block. tracer: null for none.
+/// A phase from here to the next one, or to the end of the block. tracer, ops: null for none. name: of static
+/// storage, a whole literal.
 class PhaseSpan {
  public:
-  PhaseSpan(Tracer* tracer, std::string_view name)
+  PhaseSpan(Tracer* tracer, const char* name, OpRing* ops = nullptr)
       : tracer_(tracer != nullptr && tracer->is_on() ? tracer : nullptr),
+        ops_(ops),
         name_(name),
-        begin_s_(tracer_ != nullptr ? tracer_->now_s() : 0) {}
+        begin_s_(tracer_ != nullptr ? tracer_->now_s() : 0) {
+    if (ops_ != nullptr) ops_->begin({.name = name_});
+  }
   ~PhaseSpan() { close(); }
   PhaseSpan(const PhaseSpan&) = delete;
   PhaseSpan& operator=(const PhaseSpan&) = delete;
 
   /// The phase ends and this one begins.
-  void next(std::string_view name) {
+  void next(const char* name) {
     begin_s_ = close();
     name_ = name;
+    if (ops_ != nullptr) ops_->begin({.name = name_});
   }
 
  private:
   double close() {
+    if (ops_ != nullptr) ops_->end();
     if (tracer_ == nullptr) return 0;
     const double now_s = tracer_->now_s();
     tracer_->note(name_, SpanCategory::phase, begin_s_, now_s);
@@ -136,7 +147,8 @@ class PhaseSpan {
   }
 
   Tracer* tracer_;
-  std::string_view name_;
+  OpRing* ops_;
+  const char* name_;
   double begin_s_;
 };
 

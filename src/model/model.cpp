@@ -82,6 +82,7 @@ Model::Model(const ModelSpec& spec, const Plan& plan, int rank, const ModelComms
 
   fill_angles();
   workspace_.products = Products(products);
+  workspace_.ops = comms.ops;
   workspace_.group = TensorGroup(comms.tensor, sequence_parallel_of(plan), plan.parallel.tensor_strips,
                                  workspace_.scratch.partial);
   owned_ = flat_memory(parameters_, layout_, at.data, held_parameters_);

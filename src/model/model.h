@@ -13,6 +13,7 @@ namespace ptrain {
 /// The communicators a model uses; null for groups of one.
 struct ModelComms {
   Communicator* tensor = nullptr;
+  OpRing* ops = nullptr;  // where it is noted which layer is computed
 };
 
 class Model {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/ops/embedding.h"
+#include "parallel/comm/op_ring.h"
 #include "src/model/host_flat.h"
 
 namespace ptrain {
@@ -83,8 +84,16 @@ void Stage::load(int slot, const MicroInput& staging) {
   input.has_documents = staging.has_documents;
 }
 
+/// For who asks what this rank does.
+void Stage::note_layer(int64_t unit) const {
+  if (workspace_.ops == nullptr) return;
+  const auto layer = static_cast<int>(unit - 1);
+  workspace_.ops->at_layer(is_block(unit) ? layer : unit == 0 ? embedding_layer : head_layer);
+}
+
 /// The unit's weights can be read from now on; those of the next one set out.
 void Stage::need(int64_t unit, Range units, bool is_forward) {
+  note_layer(unit);
   if (hooks_ == nullptr) return;
   int64_t next = is_forward ? unit + 1 : unit - 1;
   if (next < units.begin || next >= units.end() || (!is_forward && !is_block(next))) next = -1;
@@ -175,7 +184,8 @@ void Stage::backward_block(SlotActs& acts, int64_t unit, ActionKind kind) {
 void Stage::backward_units(SlotActs& acts, Range units, ActionKind kind) {
   const bool has_weights = kind != ActionKind::backward_input;
   for (int64_t unit = units.end() - 1; unit >= units.begin; --unit) {
-    if (unit > spec_.L) continue;                              // the head's backward is part of its forward
+    if (unit > spec_.L) continue;  // the head's backward is part of its forward
+    note_layer(unit);
     const bool is_open = unit == 0 && head_reads_embedding();  // since the head added to it
     if (is_block(unit)) need(unit, units, false);
     if (hooks_ != nullptr && !is_open) hooks_->open_gradients(unit);

@@ -26,6 +26,7 @@ struct Workspace {
   HeadScratch head;  // on the last stage
   TensorGroup group;
   Products products;
+  OpRing* ops = nullptr;
 };
 
 /// Asked before a unit's weights are read and around its gradients of a micro-batch, where they come and go.
@@ -80,6 +81,7 @@ class Stage {
     int64_t uses = 0;
     Graph graph;
   };
+  void note_layer(int64_t unit) const;
   void need(int64_t unit, Range units, bool is_forward);
   void need_all(Range units);
   void forward_layers(SlotActs& acts);

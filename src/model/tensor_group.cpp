@@ -6,7 +6,7 @@
 namespace ptrain {
 namespace {
 
-constexpr std::string_view sum_name = "tensor sum", gather_name = "tensor gather";
+constexpr const char *sum_name = "tensor sum", *gather_name = "tensor gather";
 constexpr SpanCategory tensor = SpanCategory::tensor;
 
 Tensor strip_of(Tensor rows, int strip, int strips) {
@@ -52,14 +52,15 @@ void TensorGroup::leave(Tensor local) const {
 
 void TensorGroup::start_gather(Tensor local, int strip, RowsUnderWay& rows) const {
   Transfer gather = comm_->start_all_gather(cut(local, strip), cut(rows.rows_, strip));
-  rows.transfers_[static_cast<size_t>(strip)] = {std::move(gather), tracer_, gather_name, -1, tensor};
+  rows.transfers_[static_cast<size_t>(strip)] = {std::move(gather), tracer_, nullptr,
+                                                 gather_name,       -1,      tensor};
 }
 
 void TensorGroup::start_sum(Tensor local, int strip, RowsUnderWay& rows) const {
   if (comm_ == nullptr) return;
   Transfer sum = is_sequence_parallel_ ? comm_->start_reduce_scatter(cut(partial_, strip), cut(local, strip))
                                        : comm_->start_all_reduce(cut(local, strip));
-  rows.transfers_[static_cast<size_t>(strip)] = {std::move(sum), tracer_, sum_name, -1, tensor};
+  rows.transfers_[static_cast<size_t>(strip)] = {std::move(sum), tracer_, nullptr, sum_name, -1, tensor};
 }
 
 void TensorGroup::all_gather(Tensor part, Tensor whole) const {

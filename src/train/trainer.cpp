@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "kernels/base/fault.h"
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/exact_sum.h"
@@ -161,7 +162,8 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       rank_(world.rank()),
       context_(context_for(device, plan_)),
       comms_(comms_for(world, plan_, device)),
-      model_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor)}, context_, use),
+      ops_(world.op_ring()),
+      model_(spec, plan_, rank_, {.tensor = unless_alone(comms_.tensor), .ops = ops_}, context_, use),
       gradients_(plan_, model_.layout(), coordinate().data, unless_alone(comms_.tensor),
                  unless_alone(comms_.data)),
       parameters_(plan_, model_.layout(), coordinate().data, unless_alone(comms_.data)),
@@ -172,6 +174,9 @@ Trainer::Trainer(const ModelSpec& spec, const Config::Optimizer& rules, Plan pla
       evaluate_(
           forwards_of(plan_.schedule, plan_.map).programs.at(static_cast<size_t>(coordinate().pipeline)),
           comms_.pipeline.get()) {
+  for (Pipeline* pipeline : {&train_, &evaluate_}) pipeline->set_op_ring(ops_);
+  gradients_.set_op_ring(ops_);
+  parameters_.set_op_ring(ops_);
   context_.scratch = model_.context().scratch;
   const StateTypes& types = plan_.parallel.types;
   Tensor m, v, master, staging, tied;
@@ -248,7 +253,8 @@ void Trainer::play(Pipeline& pipeline, Pass pass, double loss_scale) {
 StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
   const double begin_s = now_s(), waited_before_s = comms_.world->waited_s();
   const PhaseSpan whole(tracer_, "step");
-  PhaseSpan phase(tracer_, "rows");
+  PhaseSpan phase(tracer_, "rows", ops_);
+  fault::point("in_step", step);
   // 1. Rows, and the number of supervised tokens of the whole step, before the first backward.
   load_rows(batches, step);
   std::array<int64_t, 2> counts{};  // supervised, tokens
@@ -306,7 +312,7 @@ StepResult Trainer::step(const Batches& batches, int64_t step, int64_t steps) {
 /// The one time that the host waits for a GPU is behind the update; if the CPU makes that, before it, and
 /// then once a bucket.
 Trainer::Sums Trainer::update(const AdamWStep& step, PhaseSpan& phase) {
-  constexpr std::string_view updating = "update", reading = "loss and norm are read";
+  constexpr const char *updating = "update", *reading = "loss and norm are read";
   const FlatMemory &parameters = model_.owned_parameters(), &gradients = model_.summed_gradients();
   if (offload_ == nullptr) {
     phase.next(updating);
@@ -318,6 +324,7 @@ Trainer::Sums Trainer::update(const AdamWStep& step, PhaseSpan& phase) {
   phase.next(reading);
   const Sums sums = read_sums();
   phase.next(updating);
+  const OpNote note(ops_, {.name = "update on the host", .wait = OpWait::device});
   offload_->update(step, slice(host_scalars(), scale_range(plan_)), parameters, gradients,
                    [this](int bucket) { parameters_.start(bucket); });
   return sums;
@@ -359,7 +366,10 @@ Tensor Trainer::host_scalars() const {
 Trainer::Sums Trainer::read_sums() {
   const Tensor host = host_scalars();
   transfer(context_, scalars_, host);
-  if (context_.stream != nullptr) context_.stream->synchronize();
+  if (context_.stream != nullptr) {
+    const OpNote note(ops_, {.name = "wait for the device", .wait = OpWait::device});
+    context_.stream->synchronize();
+  }
   const auto numbers = host.span<const double>();
   Sums sums{.squares = numbers[static_cast<size_t>(plan_.losses())],
             .scale = numbers[static_cast<size_t>(scale_range(plan_).begin)]};

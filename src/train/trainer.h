@@ -130,6 +130,7 @@ class Trainer {
   int rank_;
   Context context_;
   MeshComms comms_;
+  OpRing* ops_;  // of the world; null where nobody watches
   Model model_;
   GradSync gradients_;
   ParamSync parameters_;
