@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "kernels/base/error.h"
+#include "kernels/base/progress.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
 #include "src/io/spread.h"
@@ -107,6 +108,7 @@ std::vector<Placed> encode_block(const EncodeJob& job, const FileEncoders& encod
   std::vector<Placed> out;
   out.reserve(found.lines.size());
   for (const Line& line : found.lines) {
+    progress::tick();
     Placed placed{encoders[block.file](line.text, job.files.where(block.file, line.number)), line.number};
     check_ids(placed.document, job.vocabulary_size, job.files, block.file, line.number);
     out.push_back(std::move(placed));
@@ -165,6 +167,7 @@ TextScan scan_text(const TextFiles& files, int threads, Communicator& comm) {
   agreed(comm, [&, begin = begin, end = end] {
     for_each_parallel(end - begin, threads, [&](size_t i) {
       const BlockScan scan = files.scan(blocks[begin + i]);
+      progress::tick();
       mine[2 * i] = static_cast<int64_t>(scan.hash);
       mine[2 * i + 1] = scan.newlines;
     });

@@ -12,6 +12,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "kernels/base/progress.h"
 
 namespace ptrain {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 // A call stands in a statement of its own before its check: errno, as an argument of the check, might be read
 // first.
 
-// Linux moves at most 2 GiB - 4 KiB in one call.
-constexpr int64_t call_bytes = int64_t{1} << 30;
+// Linux moves at most 2 GiB - 4 KiB in one call. Shorter ones show in time that the disk still answers.
+constexpr int64_t call_bytes = int64_t{1} << 26;
 
 int64_t regular_file_bytes(int fd, const std::filesystem::path& path, ExitCode code) {
   struct stat status {};
@@ -88,6 +89,7 @@ void File::read_at(int64_t offset, void* data, int64_t bytes) const {
     if (n < 0 && errno == EINTR) continue;
     check(n >= 0, ExitCode::input, "{}: cannot be read at byte {}: {}", path_.string(), offset,
           std::strerror(errno));
+    progress::tick();
     check(n > 0, ExitCode::input, "{}: ends at byte {}, {} more were expected", path_.string(), offset,
           bytes);
     to += n;
@@ -103,6 +105,7 @@ void File::write_at(int64_t offset, const void* data, int64_t bytes) const {
     if (n < 0 && errno == EINTR) continue;
     check(n > 0, ExitCode::resources, "{}: cannot be written at byte {}: {}", path_.string(), offset,
           n == 0 ? "nothing was written" : std::strerror(errno));
+    progress::tick();
     from += n;
     offset += n;
     bytes -= n;

@@ -24,9 +24,6 @@ constexpr Unbuilt unbuilt_table[] = {
      "use null and copy <output>/checkpoints yourself"},
     {"data.special_tokens", [](const C& c) { return c.data.special_tokens.has_value(); },
      "use null and a tokenizer.json that has the tokens"},
-    {"train.hang_timeout_s",
-     [](const C& c) { return c.train.hang_timeout_s != Config{}.train.hang_timeout_s; },
-     "leave it out: nothing watches for hangs yet"},
 };
 
 void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {
@@ -108,6 +105,9 @@ void check_companions(const LoadedConfig& loaded) {
         "{} = {} needs checkpoint.keep of at least 2: while the newest is copied, only the one before has "
         "copies",
         loaded.where("checkpoint.replicas"), config.checkpoint.replicas);
+  check(config.train.hang_timeout_s == 0 || config.train.hang_timeout_s >= 1, ExitCode::usage,
+        "{} = {:g}: a shorter pause than 1 s is no hang; take 0 (no watch) or at least 1",
+        loaded.where("train.hang_timeout_s"), config.train.hang_timeout_s);
   check(!config.checkpoint.upload || config.checkpoint.upload->starts_with("s3://"), ExitCode::usage,
         "{} must start with s3://, not \"{}\"", loaded.where("checkpoint.upload"),
         config.checkpoint.upload.value_or(""));

@@ -277,11 +277,11 @@ std::vector<Key> run_keys() {
           {.path = "train.deterministic",
            .help = "true fixes the algorithms; grid makes the bits the same on every grid",
            .choices = {"false", "true", "grid"}}),
-      row<&C::train, &T::hang_timeout_s>({.path = "train.hang_timeout_s",
-                                          .unit = "seconds",
-                                          .help = "a step without progress for so long is a hang",
-                                          .min = 0,
-                                          .is_min_open = true}),
+      row<&C::train, &T::hang_timeout_s>(
+          {.path = "train.hang_timeout_s",
+           .unit = "seconds",
+           .help = "no progress for so long is a hang, at least 1; 0 = no watch",
+           .min = 0}),
       row<&C::train, &T::max_bad_steps>(
           {.path = "train.max_bad_steps",
            .unit = "steps",

@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 
+#include "kernels/base/progress.h"
 #include "parallel/comm/agree.h"
 #include "parallel/run/flat_memory.h"
 #include "src/io/part_writers.h"
@@ -65,6 +66,7 @@ void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer)
 void initialise_weights(uint64_t seed, Trainer& trainer) {
   HostState state(trainer, HostState::Parts::weights);
   for (const PlacedWeight& weight : trainer.model().placed()) {
+    progress::tick();
     const OwnedTensor box({weight.box.numel()}, DType::f32);
     PlacedWeight alone = weight;
     alone.offset = 0;

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "kernels/base/log.h"
+#include "kernels/base/progress.h"
 #include "kernels/base/rng.h"
 #include "src/io/hf_dir.h"
 #include "src/io/manifest.h"
@@ -85,6 +86,7 @@ void link_hf_files(const fs::path& checkpoint, const fs::path& directory) {
       if (!entry.is_regular_file() || entry.path().filename() == manifest_name) continue;
       std::error_code error;
       fs::create_hard_link(entry.path(), temporary / entry.path().filename(), error);
+      progress::tick();
       if (error) fs::copy_file(entry.path(), temporary / entry.path().filename());
     }
     replace_by_made(directory);

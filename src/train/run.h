@@ -17,6 +17,7 @@
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
+#include "src/train/run_watch.h"
 #include "src/train/state_snapshot.h"
 #include "src/train/step_vote.h"
 #include "src/train/store.h"
@@ -39,10 +40,13 @@ class Run {
         config_(loaded.config),
         environment_(environment),
         world_(environment.world),
+        watch_(environment.world),
         output_(config_.output),
         judge_(config_.train.max_bad_steps) {}
 
   ExitCode go();
+  /// Returns when all ranks are done: one that never comes is found.
+  void finish() { watch_.finish(); }
   /// <output>/failure.json: who failed, where and why. Written by the rank that speaks, once the output is
   /// this run's.
   void note_failure(const Error& error) const;
@@ -51,7 +55,10 @@ class Run {
   bool is_first() const { return world_.rank() == 0; }
   bool is_logged(int64_t step) const { return step % config_.log.every == 0 || step == steps_; }
   Tracer* tracer() { return trace_ ? &trace_->tracer() : nullptr; }
-  void enter(std::string_view phase) { phase_ = phase; }
+  void enter(std::string_view phase) {
+    phase_ = phase;
+    watch_.enter(phase);
+  }
   void say(std::string_view line) const {
     if (is_first()) environment_.say(line);
   }
@@ -96,6 +103,7 @@ class Run {
   const Config& config_;
   const RunEnvironment& environment_;
   Communicator& world_;
+  RunWatch watch_;  // outlives all that notes what it does
   std::filesystem::path output_;
   RunLock lock_;
   std::optional<Storage> storage_;

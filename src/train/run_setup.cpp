@@ -82,6 +82,7 @@ void Run::build_trainer() {
     for (const std::string& line : environment_.banner) log::info("{}", line);
   check_memory(world_, *plan_, environment_.device, environment_.hosts);
   trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.device);
+  watch_.set_peers(*trainer_);
   if (environment_.after_connecting) environment_.after_connecting();
   progress_ = {.steps = steps_,
                .flops_per_token = training_flops_per_token(spec_, config_.data.sequence_length),

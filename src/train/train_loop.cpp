@@ -45,9 +45,11 @@ StepVote Run::vote() {
 bool Run::train() {
   for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
     step_ = step;
+    watch_.begin_step(step);
     fault::point("step", step);
     if (trace_ && is_logged(step)) trace_->tracer().begin(step);
     const StepResult result = take_step(step);
+    watch_.end_step(result);
     log(result);
     if (goes_back(result)) {
       step = done_steps_;
@@ -85,6 +87,7 @@ bool Run::has_model() {
 
 ExitCode Run::go() {
   claim_output();
+  watch_.start(loaded_, environment_.hosts);
   enter("reading the model's configuration");
   read_model();
   enter("reading the data");
@@ -111,6 +114,7 @@ ExitCode Run::go() {
     return ExitCode::saved_on_signal;
   }
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
+  enter("keeping the model");
   if (!has_best || !has_model()) link_model();
   if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
   return ExitCode::done;
@@ -119,7 +123,9 @@ ExitCode Run::go() {
 ExitCode run_training(const LoadedConfig& loaded, const RunEnvironment& environment) {
   Run run(loaded, environment);
   try {
-    return run.go();
+    const ExitCode code = run.go();
+    run.finish();
+    return code;
   } catch (const Error& error) {
     run.note_failure(error);
     throw;

@@ -92,7 +92,7 @@ const Wrong wrong_files[] = {
     {"optimizer: {betas: 0.9}\n", "run.yaml:4:20", "two numbers"},
     {"optimizer: {betas: [0.9, 0.95, 0.99]}\n", "run.yaml:4:20", "there are 3"},
     {"optimizer: {betas: [0.9, 1.0]}\n", "run.yaml:4:20", "must be below 1"},
-    {"train: {hang_timeout_s: 0}\n", "run.yaml:4:25", "larger than 0"},
+    {"train: {hang_timeout_s: -1}\n", "run.yaml:4:25", "at least 0"},
     // Truth
     {"log: {trace: yes}\n", "run.yaml:4:14", "log.trace must be true or false, not \"yes\""},
     {"log: {trace: on}\n", "run.yaml:4:14", "true or false, not \"on\""},
