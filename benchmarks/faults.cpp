@@ -23,6 +23,7 @@ struct Part {
 const Part parts[] = {
     {"kill", 200, kill_at_random_times},
     {"commit", 5, kill_at_commit_points},
+    {"stop", 20, stop_at_random_times},
     {"damage", 1000, [](int count) { return damaged_files(count, count / 5); }},
     {"order", 50, order_on_disk},
     {"failing", 10, failing_disk},

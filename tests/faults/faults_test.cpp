@@ -23,6 +23,10 @@ TEST(Faults, ARankKilledAtAnyMomentOfASaveLeavesAWholeCheckpoint) {
   expect_good(kill_at_commit_points(1));
 }
 
+TEST(Faults, ARankStoppedAtARandomTimeIsNamed) {
+  expect_good(stop_at_random_times(3));
+}
+
 TEST(Faults, NoDamageToAnyFileIsAccepted) {
   expect_good(damaged_files(200, 40));
 }

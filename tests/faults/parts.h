@@ -14,6 +14,10 @@ Tally kill_at_random_times(int kills);
 /// the same.
 Tally kill_at_commit_points(int rounds);
 
+/// SIGSTOP of a random rank at a random time: it is found and named, nothing is left behind, the same command
+/// goes on. Recovered: named rightly, exit 66.
+Tally stop_at_random_times(int stops);
+
 /// Every file of a checkpoint cut at 20 places, bits flipped, bursts of wrong bytes: all are refused, the
 /// file is named, and the checkpoint before is taken.
 Tally damaged_files(int flips, int bursts);
