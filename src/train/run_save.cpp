@@ -97,10 +97,12 @@ void Run::save(int64_t step, Saving saving) {
 
 void Run::go_on_saving(const SaveProgress& all) {
   if (saver_->is_idle()) return;
+  enter("going on with a save");
   const double begin = unix_time();
   saver_->advance(all);
   note_saved(Saving::periodic);
   progress_.checkpoint_stall_s += unix_time() - begin;
+  enter("training");
 }
 
 void Run::note_saved(Saving saving) {
