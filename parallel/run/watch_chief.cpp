@@ -90,7 +90,11 @@ void WatchChief::hear(Member& member, const WatchState& own, double now_s) {
     if (state && frame->kind == watch_neighbour && state->rank >= 0 && state->rank < plan_.size)
       members_[static_cast<size_t>(state->rank)].seen = state->ops;
     if (!state || (frame->kind != watch_beat && frame->kind != watch_state)) continue;
+    // A beat says less than the whole state that came before it, and that is what the report is made of.
+    const bool keeps_whole = frame->kind == watch_beat && is_urgent() && member.has_answered;
+    const OpSnapshot whole = member.state.ops;
     note(member, *state, now_s);
+    if (keeps_whole) member.state.ops = whole;
     member.has_answered = member.has_answered || frame->kind == watch_state;
     member.link.send(watch_ack, to_frame(own, Detail::open));
   }

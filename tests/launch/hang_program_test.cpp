@@ -59,7 +59,7 @@ TEST_P(StoppedRank, IsFoundAndNamedAndTheJobEndsWith66) {
     const Json& line = failure["ranks"][static_cast<size_t>(rank)];
     EXPECT_EQ(line["rank"], rank);
     EXPECT_EQ(line["is_culprit"], rank == stop.rank);
-    EXPECT_EQ(line["waits_for"].empty(), rank == stop.rank) << line.dump();
+    EXPECT_TRUE(rank == stop.rank || !line["waits_for"].empty()) << line.dump();
     EXPECT_GT(line["before"].size(), 3u);
   }
   EXPECT_EQ(processes_naming(run.root().string()), 0);
