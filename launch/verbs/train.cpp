@@ -25,9 +25,11 @@ void listen_for_stop() {
 }  // namespace
 
 int run_train(const Arguments& arguments) {
+  // At once: a signal while the job starts is not lost either. Later ones change nothing: the save is under
+  // way.
+  listen_for_stop();
   const LoadedConfig loaded = load_config(arguments, required_keys());
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
-    listen_for_stop();
     agreed(runtime.world, [&] {
       const std::string objection =
           sagemaker::objection_to_world(arguments.environment, runtime.session.hosts());

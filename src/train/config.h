@@ -82,6 +82,9 @@ struct Config {
     Recompute recompute = Recompute::none;
     Deterministic deterministic = Deterministic::no;
     double hang_timeout_s = 300;
+    double spike_threshold = 10;         // robust standard deviations; 0 = off
+    int64_t check_replicas_every = 100;  // steps; 0 = never
+    int64_t max_fruitless_starts = 3;    // in a row; 0 = any number
     int64_t max_bad_steps = 3;  // in a row, before the run goes back to its last snapshot; 0 = stop at once
   };
 

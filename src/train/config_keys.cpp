@@ -289,6 +289,26 @@ std::vector<Key> run_keys() {
                    "snapshot, once; 0 = stop at the first one",
            .min = 0,
            .max = max_rows}),
+      row<&C::train, &T::spike_threshold>(
+          {.path = "train.spike_threshold",
+           .unit = "robust standard deviations",
+           .help =
+               "a loss or gradient norm so far above the median of the last 64 steps is warned of; 0 = off",
+           .min = 0}),
+      row<&C::train, &T::check_replicas_every>(
+          {.path = "train.check_replicas_every",
+           .unit = "steps",
+           .help = "between comparisons of weights that several ranks hold, and before every checkpoint; "
+                   "0 = never",
+           .min = 0,
+           .max = max_count}),
+      row<&C::train, &T::max_fruitless_starts>(
+          {.path = "train.max_fruitless_starts",
+           .unit = "starts",
+           .help = "in a row from the same step that did not end in order, then no more (exit code 67); "
+                   "0 = any number",
+           .min = 0,
+           .max = max_rows}),
       row<&C::checkpoint, &K::every>({.path = "checkpoint.every",
                                       .unit = "steps",
                                       .help = "between checkpoints; 0 = only at the end",

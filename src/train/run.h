@@ -1,6 +1,7 @@
 // A run in its parts: what train_loop.h starts. Only for the files that define it: run_setup.cpp (up to the
 // first step), run_storage.cpp (whose disk is whose), train_loop.cpp (the steps), run_save.cpp (checkpoints
-// and the model), run_judge.cpp (steps that are not finite), run_log.cpp (what is written down).
+// and the model), run_judge.cpp (what is wrong with steps, weights and starts), run_log.cpp (what is written
+// down).
 #pragma once
 
 #include <filesystem>
@@ -13,11 +14,14 @@
 #include "src/io/part_writers.h"
 #include "src/io/replica_copy.h"
 #include "src/io/storage.h"
+#include "src/train/crash_loop.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
 #include "src/train/run_data.h"
+#include "src/train/run_lock.h"
 #include "src/train/run_watch.h"
+#include "src/train/spike_watch.h"
 #include "src/train/state_snapshot.h"
 #include "src/train/step_vote.h"
 #include "src/train/store.h"
@@ -42,7 +46,9 @@ class Run {
         world_(environment.world),
         watch_(environment.world),
         output_(config_.output),
-        judge_(config_.train.max_bad_steps) {}
+        judge_(config_.train.max_bad_steps),
+        loss_watch_(config_.train.spike_threshold, 0.01),
+        norm_watch_(config_.train.spike_threshold, 0.1) {}
 
   ExitCode go();
   /// Returns when all ranks are done: one that never comes is found.
@@ -50,6 +56,8 @@ class Run {
   /// <output>/failure.json: who failed, where and why. Written by the rank that speaks, once the output is
   /// this run's.
   void note_failure(const Error& error) const;
+  /// The start has ended by `error`: one of the user's does not count among those that brought nothing.
+  void note_end(const Error& error);
 
  private:
   bool is_first() const { return world_.rank() == 0; }
@@ -84,6 +92,10 @@ class Run {
   bool goes_back(const StepResult& result);
   bool has_damaged_state(int64_t step);
   void go_back(std::string_view why);
+  void note_start();
+  void watch_for_spikes(const StepResult& result);
+  void check_replicas(int64_t step);
+  bool lacks_evaluation();
   void open_saver();
   /// What a failed save means: the next one may succeed, or there is none.
   enum class Saving { periodic, last };
@@ -108,6 +120,7 @@ class Run {
   RunLock lock_;
   std::optional<Storage> storage_;
   std::optional<ReplicaCopy> replica_;  // on the first rank of each disk, with checkpoint.replicas
+  RestartNotes restarts_;  // of the first rank, as the lock
   ModelSpec spec_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;   // where they are not drawn at random
@@ -125,7 +138,8 @@ class Run {
   StepResult last_result_;
   double mean_step_s_ = 0;
   Judge judge_;
-  bool is_save_owed_ = false;  // one was due while the run was in doubt
+  SpikeWatch loss_watch_, norm_watch_;  // of the norm its logarithm
+  bool is_save_owed_ = false;           // one was due while the run was in doubt
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t best_step_ = 0;

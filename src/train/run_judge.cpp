@@ -2,12 +2,14 @@
 // decision itself is judge.h's.
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <limits>
 
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
 #include "src/train/host_state.h"
 #include "src/train/lr.h"
+#include "src/train/replica_check.h"
 #include "src/train/run.h"
 
 namespace ptrain {
@@ -143,6 +145,38 @@ void Run::go_back(std::string_view why) {
   if (is_first()) log::warn("{}: goes back from step {} to step {}", why, from, done_steps_);
   agreed(world_, [&] {
     if (is_first()) metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
+  });
+  enter("training");
+}
+
+/// Warns, and changes nothing.
+void Run::watch_for_spikes(const StepResult& result) {
+  if (result.is_skipped() || !is_first()) return;
+  if (const auto spike = loss_watch_.look(result.loss))
+    log::warn(
+        "step {}: loss {:.4f}, {:.0f} robust standard deviations above the median {:.4f} of the last {} "
+        "steps",
+        result.step, spike->value, spike->score, spike->median, spike->window);
+  if (const auto spike = norm_watch_.look(std::log(result.grad_norm + 1e-30)))
+    log::warn("step {}: gradient norm {:.4g}, {:.0f} times the median {:.4g} of the last {} steps",
+              result.step, result.grad_norm, std::exp(spike->value - spike->median), std::exp(spike->median),
+              spike->window);
+}
+
+/// Errors: numerical, where ranks that should hold the same weights do not.
+void Run::check_replicas(int64_t step) {
+  if (world_.size() == 1) return;
+  enter("comparing replicas");
+  const PhaseSpan phase(tracer(), "replicas");
+  const double begin_s = unix_time();
+  const std::optional<ReplicaFault> fault = ptrain::check_replicas(*trainer_, world_);
+  if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
+  agreed(world_, [&] {
+    check(!fault, ExitCode::numerical,
+          "after step {}: {}. They were the same until now: a fault of memory or arithmetic there. Leave "
+          "that host "
+          "out; the same command goes on from the last checkpoint, which was compared before it was saved",
+          step, fault ? to_string(*fault, *plan_, environment_.hosts) : "");
   });
   enter("training");
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "kernels/base/rng.h"
 #include "parallel/comm/agree.h"
 #include "src/train/config_write.h"
 #include "src/train/device_check.h"
@@ -57,6 +58,40 @@ void Run::log(const StepResult& result) {
                       {"train/grad_norm", result.grad_norm},
                       {"train/lr", result.learning_rate}});
   if (!environment_.show_step) say(step_line(result, progress_));
+}
+
+/// Whether an evaluation was due at the step that this start goes on from, and a stop came before it.
+bool Run::lacks_evaluation() {
+  const int64_t every = config_.evaluation.every;
+  if (!validation_.batches || every == 0 || done_steps_ == 0 || done_steps_ % every != 0) return false;
+  int64_t is_lacking = 0;
+  if (is_first()) is_lacking = !has_evaluation(output_ / "metrics.jsonl", done_steps_);
+  world_.broadcast(Tensor(&is_lacking, {1}, DType::i64), 0);
+  return is_lacking != 0;
+}
+
+/// The step that this start goes on from, and whether as many before it went on from there and brought
+/// nothing.
+void Run::note_start() {
+  agreed(world_, [&] {
+    if (!is_first()) return;
+    constexpr int64_t none = std::numeric_limits<int64_t>::max() - 1;
+    const std::string run = config_yaml(config_, fs::current_path()) + to_string(plan_->mesh);
+    restarts_.begin({.step = newest_step_ == none ? 0 : newest_step_,
+                     .run = fmt::format("{:016x}", hash_of(run)),
+                     .host = host_name(),
+                     .time = unix_time()},
+                    config_.train.max_fruitless_starts);
+  });
+}
+
+void Run::note_end(const Error& error) {
+  if (error.code() != ExitCode::usage && error.code() != ExitCode::input) return;
+  try {
+    restarts_.withdraw();
+  } catch (const Error&) {
+    // It counts, then; what ended the run is what is said.
+  }
 }
 
 void Run::note_failure(const Error& error) const {

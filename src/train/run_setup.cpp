@@ -24,6 +24,7 @@ void Run::claim_output() {
     fs::create_directories(output_, error);
     check(!error, ExitCode::resources, "output: {} cannot be made: {}", output_.string(), error.message());
     lock_ = RunLock(output_, environment_.job);
+    restarts_ = RestartNotes(output_);
     fs::remove(output_ / "failure.json");
   });
   has_output_ = true;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 namespace ptrain {
@@ -38,12 +39,6 @@ std::string kept_rows(const std::string& text, int64_t last_step) {
 
 }  // namespace
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 std::filesystem::path making_of(const std::filesystem::path& directory) {
   return directory.parent_path() / (".tmp-" + directory.filename().string());
 }
@@ -56,36 +51,14 @@ void replace_by_made(const std::filesystem::path& directory) {
   std::filesystem::remove_all(old);
 }
 
-RunLock::RunLock(const std::filesystem::path& output, const std::string& job) {
-  const std::string path = (output / ".lock").string();
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  check(fd_ >= 0, ExitCode::resources, "output: {} cannot be written: {}", path, std::strerror(errno));
-  struct flock whole_file {};
-  whole_file.l_type = F_WRLCK;
-  whole_file.l_whence = SEEK_SET;
-  if (::fcntl(fd_, F_OFD_SETLK, &whole_file) != 0) {
-    char owner[512] = {};
-    const ssize_t n = ::pread(fd_, owner, sizeof owner - 1, 0);
-    ::close(std::exchange(fd_, -1));
-    fail(ExitCode::usage,
-         "output: {} belongs to a run that is still going ({}); wait for it, stop it, or give another output",
-         output.string(), n > 0 ? owner : "its owner has not said who it is");
+bool has_evaluation(const std::filesystem::path& metrics, int64_t step) {
+  std::ifstream file(metrics);
+  for (std::string line; std::getline(file, line);) {
+    const Json row = Json::parse(line, nullptr, false);
+    if (row.is_object() && row.contains("eval_loss") && row.contains("step") && row["step"] == step)
+      return true;
   }
-  const std::string owner =
-      fmt::format("host {}, pid {}, job {}", host_name(), ::getpid(), job.empty() ? "none" : job);
-  const bool is_empty = ::ftruncate(fd_, 0) == 0;  // before errno is read
-  check(is_empty, ExitCode::resources, "output: {} cannot be written: {}", path,
-        std::strerror(errno));
-  write_all(fd_, owner, path);
-}
-
-RunLock::RunLock(RunLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-RunLock& RunLock::operator=(RunLock&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-RunLock::~RunLock() {
-  if (fd_ >= 0) ::close(fd_);
+  return false;
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t last_step) : path_(path.string()) {

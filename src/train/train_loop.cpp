@@ -43,6 +43,8 @@ StepVote Run::vote() {
 
 /// Returns false when it was asked to stop before the end.
 bool Run::train() {
+  step_ = done_steps_;
+  if (lacks_evaluation()) evaluate(done_steps_);
   for (int64_t step = done_steps_ + 1; step <= steps_; ++step) {
     step_ = step;
     watch_.begin_step(step);
@@ -55,14 +57,20 @@ bool Run::train() {
       step = done_steps_;
       continue;
     }
+    trainer_->flip_planted(step);
+    watch_for_spikes(result);
     const bool is_last = step == steps_;
     const StepVote all = vote();
     go_on_saving(all.save);
     const bool is_stop = !is_last && all.is_stop_wanted;
     const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
-    if (validation_.batches && (is_eval_due || is_last)) evaluate(step);
+    // Asked to stop it saves first; the next start makes up for the evaluation.
+    if (validation_.batches && (is_eval_due || is_last) && !is_stop) evaluate(step);
     is_save_owed_ |= config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
-    if ((is_save_owed_ && !judge_.is_in_doubt()) || is_last || is_stop) {
+    const bool is_save = (is_save_owed_ && !judge_.is_in_doubt()) || is_last || is_stop;
+    const int64_t between = config_.train.check_replicas_every;
+    if (between > 0 && (is_save || step % between == 0)) check_replicas(step);
+    if (is_save) {
       if (has_damaged_state(step)) {
         step = done_steps_;
         continue;
@@ -97,6 +105,7 @@ ExitCode Run::go() {
     if (is_first()) log::info("already done: the model lies in {}", (output_ / "model").string());
     return ExitCode::done;
   }
+  note_start();
   enter("building the trainer");
   build_trainer();
   enter("loading weights");
@@ -111,12 +120,14 @@ ExitCode Run::go() {
   if (!is_done) {
     if (is_first())
       log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
+    restarts_.end();
     return ExitCode::saved_on_signal;
   }
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
   enter("keeping the model");
   if (!has_best || !has_model()) link_model();
   if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
+  restarts_.end();
   return ExitCode::done;
 }
 
@@ -128,6 +139,7 @@ ExitCode run_training(const LoadedConfig& loaded, const RunEnvironment& environm
     return code;
   } catch (const Error& error) {
     run.note_failure(error);
+    run.note_end(error);
     throw;
   }
 }

@@ -70,6 +70,8 @@ class Trainer {
   FaultSite find_fault(const StepResult& step);
   /// A collective: whether weights and moments are numbers below largest_norm.
   bool has_finite_state();
+  /// A fault on purpose, where one is asked for: one bit of this rank's first weight.
+  void flip_planted(int64_t step);
 
   const Plan& plan() const { return plan_; }
   int rank() const { return rank_; }

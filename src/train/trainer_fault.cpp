@@ -146,6 +146,23 @@ std::optional<float> Trainer::planted_value(int64_t step) {
   return std::nullopt;
 }
 
+void Trainer::flip_planted(int64_t step) {
+  if (!fault::is_planted("flip", "weight", step)) return;
+  finish_exchange();
+  const bool is_whole = model_.held_parameters() == Held::whole;
+  const int64_t first = is_whole ? 0 : shard_of(model_.layout(), 0, coordinate().data).begin;
+  const Tensor weight = model_.owned_parameters().at({first, 1});
+  const OwnedTensor host({1}, weight.dtype);
+  const auto wait = [&] {
+    if (context_.stream != nullptr) context_.stream->synchronize();
+  };
+  transfer(context_, weight, host.view);
+  wait();
+  static_cast<char*>(host.view.data)[0] ^= 8;  // a low one: no loss tells
+  transfer(context_, host.view, weight);
+  wait();
+}
+
 /// Into the first gradient of a bucket that is whole on this rank and not summed yet.
 void Trainer::plant(int bucket) {
   if (!planted_) return;

@@ -35,15 +35,11 @@ std::optional<int64_t> resumed_step(const std::string& err) {
 }  // namespace
 
 std::vector<std::string> Unbroken::words(const TinyRun& run, size_t start) const {
-  std::vector<std::string> all = {run.config(),
-                                  "--batch.global",
-                                  "8",
-                                  "--data.shuffle",
-                                  "true",
-                                  "--train.steps",
-                                  std::to_string(setup_.steps),
-                                  "--checkpoint.every",
-                                  std::to_string(setup_.every)};
+  std::vector<std::string> all = {run.config(), "--batch.global", "8", "--data.shuffle", "true",
+                                  "--train.steps", std::to_string(setup_.steps), "--checkpoint.every",
+                                  std::to_string(setup_.every),
+                                  // Killed as often as it is here, a start may well bring nothing.
+                                  "--train.max_fruitless_starts", "0"};
   all = joined(all, setup_.words);
   return setup_.turns.empty() ? all : joined(all, setup_.turns[start % setup_.turns.size()]);
 }

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <unistd.h>
-
 #include <cstring>
 #include <fstream>
 
@@ -15,24 +13,6 @@
 namespace ptrain {
 namespace {
 
-TEST(RunLock, IsHeldByOneAndFreeAgainWhenThatOneIsGone) {
-  const TemporaryDirectory output;
-  {
-    const RunLock mine(output.path(), "4711");
-    try {
-      const RunLock other(output.path(), "");
-      FAIL() << "two runs on one output";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::usage);
-      const std::string text = error.what();
-      EXPECT_NE(text.find(std::to_string(getpid())), std::string::npos) << text;
-      EXPECT_NE(text.find("4711"), std::string::npos) << text;
-      EXPECT_NE(text.find(host_name()), std::string::npos) << text;
-    }
-  }
-  EXPECT_NO_THROW(RunLock(output.path(), ""));
-}
-
 TEST(MetricsFile, TakesOutATornLineAndRowsOfLaterSteps) {
   const TemporaryDirectory output;
   const std::filesystem::path path = output.path() / "metrics.jsonl";
@@ -43,6 +23,18 @@ TEST(MetricsFile, TakesOutATornLineAndRowsOfLaterSteps) {
   { MetricsFile(path, 2).append({{"step", 3}, {"loss", 2.25}}); }
   EXPECT_EQ(read_text(path, 1 << 20),
             "{\"step\":1,\"loss\":3.5}\n{\"step\":2,\"eval_loss\":3.0}\n{\"step\":3,\"loss\":2.25}\n");
+}
+
+TEST(MetricsFile, KnowsWhichStepsWereEvaluated) {
+  const TemporaryDirectory output;
+  const std::filesystem::path path = output.path() / "metrics.jsonl";
+  EXPECT_FALSE(has_evaluation(path, 2));
+  std::ofstream(path) << R"({"step":2,"loss":3.5})" << '\n'
+                      << R"({"step":2,"eval_loss":3.0})" << '\n'
+                      << R"({"step":3,"loss":2.5})" << '\n'
+                      << R"({"step":3,"eval_lo)";
+  EXPECT_TRUE(has_evaluation(path, 2));
+  EXPECT_FALSE(has_evaluation(path, 3));
 }
 
 TEST(Metrics, RowHasEveryKeyAndNullWhereANumberIsNone) {

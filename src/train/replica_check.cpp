@@ -1,0 +1,160 @@
+#include "src/train/replica_check.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "kernels/base/buffer.h"
+#include "kernels/base/crc32c.h"
+#include "kernels/base/rng.h"
+#include "kernels/base/stream.h"
+#include "src/model/host_flat.h"
+
+namespace ptrain {
+namespace {
+
+/// CRC32C of a flat tensor's bytes, brought from a device in pieces.
+class Checksum {
+ public:
+  explicit Checksum(const Context& context) : context_(context) {
+    if (context.device.kind == DeviceKind::cuda) staging_ = Buffer::staging(staging_bytes, context.device);
+  }
+
+  int64_t of(Tensor values) {
+    const int64_t width = size_bytes(values.dtype);
+    if (values.device.kind == DeviceKind::cpu)
+      return crc32c(values.data, static_cast<size_t>(values.numel() * width));
+    uint32_t sum = 0;
+    for (int64_t begin = 0; begin < values.numel(); begin += staging_bytes / width) {
+      const int64_t count = std::min(staging_bytes / width, values.numel() - begin);
+      transfer(context_, slice(values, {begin, count}), Tensor(staging_.data(), {count}, values.dtype));
+      context_.stream->synchronize();
+      sum = crc32c(staging_.data(), static_cast<size_t>(count * width), sum);
+    }
+    return sum;
+  }
+
+ private:
+  static constexpr int64_t staging_bytes = int64_t{8} << 20;
+  Context context_;
+  Buffer staging_;
+};
+
+int64_t key_of(const std::string& name, const Box& box, Range local) {
+  std::string text = name;
+  for (int dim = 0; dim < box.extent.dims(); ++dim)
+    text += fmt::format(" {}+{}", box.begin[static_cast<size_t>(dim)], box.extent[dim]);
+  text += fmt::format(" {}+{}", local.begin, local.count);
+  return static_cast<int64_t>(hash_of(text));
+}
+
+/// What of a piece this rank holds.
+Range held_of(const Trainer& trainer, const FlatPiece& piece) {
+  const FlatLayout& layout = trainer.model().layout();
+  const bool is_trained = piece.elements.begin < layout.trainable_elements;
+  if (trainer.model().held_parameters() == Held::whole || !is_trained) return piece.elements;
+  return intersection(piece.elements,
+                      shard_of(layout, layout.bucket_of_unit(piece.unit), trainer.coordinate().data));
+}
+
+std::string ranks_text(std::span<const int> ranks, std::span<const std::string> hosts) {
+  std::vector<std::string> texts;
+  for (const int rank : ranks)
+    texts.push_back(hosts.empty() ? std::to_string(rank)
+                                  : fmt::format("{} (host {})", rank, hosts[static_cast<size_t>(rank)]));
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(texts, ", "));
+}
+
+}  // namespace
+
+std::optional<ReplicaFault> compare_replicas(std::span<const std::vector<ReplicaRecord>> ranks) {
+  struct Group {
+    int64_t unit, piece;
+    std::map<int64_t, std::vector<int>> holders;  // [sum]
+  };
+  std::map<int64_t, Group> groups;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    for (const ReplicaRecord& record : ranks[rank]) {
+      Group& group = groups.try_emplace(record.key, Group{record.unit, record.piece, {}}).first->second;
+      group.holders[record.sum].push_back(static_cast<int>(rank));
+    }
+  }
+  const Group* first = nullptr;
+  std::map<std::pair<int64_t, int64_t>, int> differing;
+  for (const auto& [key, group] : groups) {
+    if (group.holders.size() < 2) continue;
+    const std::pair place{group.unit, group.piece};
+    if (differing.empty() || place < differing.begin()->first) first = &group;
+    differing[place] = 1;
+  }
+  if (first == nullptr) return std::nullopt;
+  ReplicaFault fault{.unit = first->unit, .piece = first->piece, .tensors = std::ssize(differing)};
+  size_t all = 0;
+  const std::vector<int>* most = nullptr;
+  for (const auto& [sum, holders] : first->holders) {
+    all += holders.size();
+    if (most == nullptr || holders.size() > most->size()) most = &holders;
+  }
+  if (2 * most->size() > all) fault.others = *most;
+  for (const auto& [sum, holders] : first->holders) {
+    if (fault.others.empty() || &holders != most)
+      fault.suspects.insert(fault.suspects.end(), holders.begin(), holders.end());
+  }
+  std::ranges::sort(fault.suspects);
+  return fault;
+}
+
+std::vector<ReplicaRecord> replica_records(Trainer& trainer) {
+  trainer.finish_exchange();
+  std::vector<ReplicaRecord> records;
+  Checksum checksum(trainer.model().context());
+  const FlatLayout& layout = trainer.model().layout();
+  for (size_t i = 0; i < layout.pieces.size(); ++i) {
+    const FlatPiece& piece = layout.pieces[i];
+    const Range held = held_of(trainer, piece);
+    if (held.count == 0) continue;
+    const PlacedWeight& weight = trainer.model().placed()[i];
+    records.push_back(
+        {.key = key_of(weight.spec.piece.name, weight.box, {held.begin - piece.elements.begin, held.count}),
+         .unit = piece.unit,
+         .piece = piece.index,
+         .sum = checksum.of(trainer.model().owned_parameters().at(held))});
+  }
+  return records;
+}
+
+std::optional<ReplicaFault> check_replicas(Trainer& trainer, Communicator& world) {
+  constexpr int64_t width = sizeof(ReplicaRecord) / sizeof(int64_t);
+  std::vector<ReplicaRecord> mine = replica_records(trainer);
+  std::vector<int64_t> counts(static_cast<size_t>(world.size()));
+  int64_t own = std::ssize(mine) * width;
+  world.all_gather(Tensor(&own, {1}, DType::i64), Tensor(counts.data(), {std::ssize(counts)}, DType::i64));
+  int64_t all = 0;
+  for (const int64_t count : counts) all += count;
+  std::vector<ReplicaRecord> gathered(static_cast<size_t>(all / width));
+  world.all_gather_varied(Tensor(mine.data(), {own}, DType::i64), Tensor(gathered.data(), {all}, DType::i64),
+                          counts);
+  std::vector<std::vector<ReplicaRecord>> ranks;
+  auto begin = gathered.begin();
+  for (const int64_t count : counts) {
+    ranks.emplace_back(begin, begin + count / width);
+    begin += count / width;
+  }
+  return compare_replicas(ranks);
+}
+
+std::string to_string(const ReplicaFault& fault, const Plan& plan, std::span<const std::string> hosts) {
+  const Unit& unit = plan.workload.units[static_cast<size_t>(fault.unit)];
+  const std::string& name = unit.pieces[static_cast<size_t>(fault.piece)].piece.name;
+  const std::string more = fault.tensors == 1 ? ""
+                                              : fmt::format(" and {} more tensor{}", fault.tensors - 1,
+                                                            fault.tensors == 2 ? "" : "s");
+  const std::string who = ranks_text(fault.suspects, hosts);
+  if (fault.others.empty()) return fmt::format("{}{}: {} hold different values", name, more, who);
+  return fmt::format("{}{}: {} hold{} other values than {}", name, more, who,
+                     fault.suspects.size() == 1 ? "s" : "", ranks_text(fault.others, {}));
+}
+
+}  // namespace ptrain
