@@ -92,6 +92,7 @@ bool Run::goes_back(const StepResult& result) {
   const std::string what = fmt::format("step {}: loss {}, gradient norm {}: not finite; {}", result.step,
                                        result.loss, result.grad_norm, blame(result));
   if (verdict == Verdict::stop) {
+    finish_save();  // of a state from before
     agreed(world_, [&] {
       fail(ExitCode::numerical,
            "{}. The weights are as before this step{}. Look at these documents, lower "
@@ -171,6 +172,7 @@ void Run::check_replicas(int64_t step) {
   const double begin_s = unix_time();
   const std::optional<ReplicaFault> fault = ptrain::check_replicas(*trainer_, world_);
   if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
+  if (fault) finish_save();  // what is under way was compared before it was taken
   agreed(world_, [&] {
     check(!fault, ExitCode::numerical,
           "after step {}: {}. They were the same until now: a fault of memory or arithmetic there. Leave "
