@@ -7,6 +7,8 @@
 #include <mutex>
 #include <string>
 
+#include "kernels/base/secrets.h"
+
 namespace ptrain::log {
 namespace {
 
@@ -66,16 +68,17 @@ void set_live_line(bool is_there) {
 
 void write(Level level, std::string_view text) {
   if (level < voice.level) return;
+  const std::string shown = without_secrets(text);
   const std::lock_guard lock(one_at_a_time);
   if (voice.file != nullptr) {
-    const std::string kept = fmt::format("{}{}{}\n", stamp(), name_of(level), text);
+    const std::string kept = fmt::format("{}{}{}\n", stamp(), name_of(level), shown);
     std::fwrite(kept.data(), 1, kept.size(), voice.file);
   }
   if (voice.rank != 0 && level < Level::warning) return;
   std::string line = voice.has_live_line ? "\r\033[K" : "";
   line += "ptrain: ";
   if (level >= Level::warning && voice.world > 1) line += fmt::format("rank {}: ", voice.rank);
-  line += fmt::format("{}{}\n", name_of(level), text);
+  line += fmt::format("{}{}\n", name_of(level), shown);
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

@@ -69,8 +69,9 @@ const Door inner_doors[] = {
 
 /// The system's own headers. A library that is not here needs a door.
 const std::set<std::string> system_headers = {
-    "fcntl.h",  "unistd.h", "sched.h",  "signal.h", "spawn.h", "poll.h",    "pthread.h",   "netdb.h",
-    "dirent.h", "glob.h",   "locale.h", "wctype.h", "dlfcn.h", "ifaddrs.h", "immintrin.h", "nmmintrin.h"};
+    "fcntl.h",   "unistd.h", "sched.h",   "signal.h",    "spawn.h",    "poll.h",
+    "pthread.h", "netdb.h",  "dirent.h",  "fnmatch.h",   "glob.h",     "locale.h",
+    "wctype.h",  "dlfcn.h",  "ifaddrs.h", "immintrin.h", "nmmintrin.h"};
 
 bool starts_with_any(const std::string& name, const std::vector<std::string>& prefixes) {
   return std::ranges::any_of(prefixes, [&](const std::string& prefix) { return name.starts_with(prefix); });
