@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "kernels/base/secrets.h"
 #include "launch/sagemaker.h"
+#include "launch/secrets.h"
 #include "launch/verbs.h"
 
 extern char** environ;
@@ -60,8 +62,9 @@ int report(ExitCode code, const std::string& message, const Environment& environ
     // A launcher ends the job with the first rank that leaves: that must be the one that speaks.
     std::this_thread::sleep_for(std::chrono::seconds(5));
   } else {
-    std::fprintf(stderr, "ptrain: error: %s\n", message.c_str());
-    sagemaker::note_failure(environment, message);
+    const std::string shown = without_secrets(message);
+    std::fprintf(stderr, "ptrain: error: %s\n", shown.c_str());
+    sagemaker::note_failure(environment, shown);
   }
   return static_cast<int>(code);
 }
@@ -72,6 +75,7 @@ int report(ExitCode code, const std::string& message, const Environment& environ
 int main(int count, char** values) {
   using namespace ptrain;
   const Environment environment = read_environment();
+  hide_secrets(secrets_of(environment));
   try {
     const int code = run(std::vector<std::string>(values + 1, values + count), environment);
     // A product that did not reach its file or pipe is not done.

@@ -41,6 +41,7 @@ int run_train(const Arguments& arguments) {
     Terminal terminal(arguments.variable("TERM"),
                       has_launcher ? Terminal::StartedBy::launcher : Terminal::StartedBy::hand);
     const char* job = arguments.variable("SLURM_JOB_ID");
+    const char* path = arguments.variable("PATH");
     const ExitCode code =
         run_training(loaded, {.world = runtime.world,
                               .device = runtime.device,
@@ -50,6 +51,7 @@ int run_train(const Arguments& arguments) {
                                     if (runtime.gpu) runtime.gpu->judge_network(runtime.world);
                                   },
                               .hosts = runtime.session.hosts(),
+                              .search_path = path == nullptr ? "" : path,
                               .job = job == nullptr ? "" : job,
                               .peak_flops = measured_peak(runtime, loaded.config),
                               .say = [&](std::string_view line) { terminal.say(line); },

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/base/error.h"
+#include "src/io/s3.h"
 
 namespace ptrain {
 namespace {
@@ -56,6 +57,9 @@ void check_file(const std::filesystem::path& path, std::string_view key) {
 std::vector<std::filesystem::path> expand_files(std::span<const std::string> patterns, std::string_view key) {
   std::vector<std::filesystem::path> files;
   for (const std::string& pattern : patterns) {
+    check(!is_s3(pattern), ExitCode::usage,
+          "{}: {}: only training fetches from S3; bring the file here first, for example with s5cmd cp", key,
+          pattern);
     std::error_code error;
     std::vector<std::filesystem::path> found;
     if (std::filesystem::exists(pattern, error) || pattern.find_first_of("*?[") == std::string::npos) {

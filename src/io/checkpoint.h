@@ -8,6 +8,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,8 @@ struct SaveRequest {
       tensors;                // of all parts, as the safetensors files shall hold them, the same everywhere
   Json run = Json::object();  // kept in the manifest for the resume
   std::string save;           // of several parts: see ManifestPart
+  // Asked for each one beyond `keep`, on the leader's thread: false: not yet. Empty: all may go.
+  std::function<bool(const std::filesystem::path&)> may_delete = {};
 };
 
 /// "step-00000500"

@@ -8,6 +8,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
 #include "src/io/manifest.h"
+#include "src/io/s3.h"
 
 namespace ptrain {
 namespace {
@@ -80,6 +81,7 @@ HfDir HfDir::open(const fs::path& directory) {
   HfDir result;
   result.path_ = directory;
   std::error_code error;
+  refuse_s3(directory);
   check(fs::is_directory(directory, error), ExitCode::input, "{}: {}, expected a model directory",
         directory.string(), fs::exists(directory, error) ? "is not a directory" : "no such directory");
   const fs::path config = directory / "config.json";

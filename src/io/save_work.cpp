@@ -323,6 +323,7 @@ void SaveWork::plan_clean() {
   for (const auto& [step, path] : list_steps(request_.root)) {
     if (step > request_.step || ++kept <= request_.keep || request_.keep == 0) continue;
     add([this, step = step, path = path] {
+      if (request_.may_delete && !request_.may_delete(path)) return;
       try {
         discard_checkpoint(request_.root, step, path);
       } catch (const Error& error) {

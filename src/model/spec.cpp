@@ -4,11 +4,13 @@
 #include <numbers>
 #include <vector>
 
+#include "src/io/s3.h"
 #include "src/model/families/families.h"
 
 namespace ptrain {
 
 ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
+  refuse_s3(model_dir);
   check(std::filesystem::is_directory(model_dir), ExitCode::input,
         "model.path: {} is not a directory; give a Hugging Face directory (config.json, *.safetensors)",
         model_dir.string());

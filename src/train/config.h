@@ -96,6 +96,7 @@ struct Config {
     bool asynchronous = true;
     FileType dtype = FileType::automatic;  // of the safetensors; automatic = the source's
     std::optional<std::string> upload;     // s3://bucket/prefix
+    double upload_bytes_per_s = 0;         // no faster; 0 = as fast as it goes
   };
 
   struct Evaluation {

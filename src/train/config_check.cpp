@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "parallel/plan/combinations.h"
 #include "parallel/plan/placement.h"
+#include "src/io/fetch.h"
 #include "src/train/config_plan.h"
 
 namespace ptrain {
@@ -20,8 +21,6 @@ struct Unbuilt {
 using C = Config;
 
 constexpr Unbuilt unbuilt_table[] = {
-    {"checkpoint.upload", [](const C& c) { return c.checkpoint.upload.has_value(); },
-     "use null and copy <output>/checkpoints yourself"},
     {"data.special_tokens", [](const C& c) { return c.data.special_tokens.has_value(); },
      "use null and a tokenizer.json that has the tokens"},
 };
@@ -86,6 +85,25 @@ void check_combinations(const LoadedConfig& loaded, const WorldSize& world) {
   }
 }
 
+/// What shall come from S3 or go there is named as S3 programs take it.
+void check_s3(const LoadedConfig& loaded) {
+  const C& config = loaded.config;
+  if (config.checkpoint.upload) s3_place(*config.checkpoint.upload, loaded.where("checkpoint.upload"));
+  if (is_s3(config.model.path)) s3_place(config.model.path, loaded.where("model.path"));
+  for (const std::string& file : config.data.train) {
+    if (is_s3(file)) s3_pattern(file, loaded.where("data.train"));
+  }
+  for (const std::string& file : config.data.validation) {
+    if (is_s3(file)) s3_pattern(file, loaded.where("data.validation"));
+  }
+  check(!is_s3(config.output), ExitCode::usage,
+        "{} = {}: a run writes to a disk; give a directory here, and checkpoint.upload for copies in S3",
+        loaded.where("output"), config.output);
+  check(config.checkpoint.upload_bytes_per_s == 0 || config.checkpoint.upload, ExitCode::usage,
+        "{} = {:g} needs checkpoint.upload, which is null", loaded.where("checkpoint.upload_bytes_per_s"),
+        config.checkpoint.upload_bytes_per_s);
+}
+
 /// Keys that mean nothing without others: said, not ignored.
 void check_companions(const LoadedConfig& loaded) {
   const C& config = loaded.config;
@@ -108,9 +126,7 @@ void check_companions(const LoadedConfig& loaded) {
   check(config.train.hang_timeout_s == 0 || config.train.hang_timeout_s >= 1, ExitCode::usage,
         "{} = {:g}: a shorter pause than 1 s is no hang; take 0 (no watch) or at least 1",
         loaded.where("train.hang_timeout_s"), config.train.hang_timeout_s);
-  check(!config.checkpoint.upload || config.checkpoint.upload->starts_with("s3://"), ExitCode::usage,
-        "{} must start with s3://, not \"{}\"", loaded.where("checkpoint.upload"),
-        config.checkpoint.upload.value_or(""));
+  check_s3(loaded);
 }
 
 }  // namespace

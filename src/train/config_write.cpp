@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "src/io/s3.h"
 #include "src/train/config_keys.h"
 
 namespace ptrain {
@@ -11,7 +12,7 @@ namespace {
 using Kind = Key::Kind;
 
 std::string absolute(const std::string& path, const std::filesystem::path& working_directory) {
-  return path.empty() ? path : (working_directory / path).lexically_normal().string();
+  return path.empty() || is_s3(path) ? path : (working_directory / path).lexically_normal().string();
 }
 
 Json number(double value) {

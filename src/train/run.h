@@ -18,6 +18,7 @@
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
 #include "src/train/resume.h"
+#include "src/train/run_cloud.h"
 #include "src/train/run_data.h"
 #include "src/train/run_lock.h"
 #include "src/train/run_watch.h"
@@ -46,6 +47,7 @@ class Run {
         world_(environment.world),
         watch_(environment.world),
         output_(config_.output),
+        cloud_(environment.world),
         judge_(config_.train.max_bad_steps),
         loss_watch_(config_.train.spike_threshold, 0.01),
         norm_watch_(config_.train.spike_threshold, 0.1) {}
@@ -112,7 +114,7 @@ class Run {
   bool has_model();
 
   const LoadedConfig& loaded_;
-  const Config& config_;
+  Config config_;  // loaded_.config, but what came from S3 with its place here
   const RunEnvironment& environment_;
   Communicator& world_;
   RunWatch watch_;  // outlives all that notes what it does
@@ -121,6 +123,7 @@ class Run {
   std::optional<Storage> storage_;
   std::optional<ReplicaCopy> replica_;  // on the first rank of each disk, with checkpoint.replicas
   RestartNotes restarts_;  // of the first rank, as the lock
+  RunCloud cloud_;
   ModelSpec spec_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;   // where they are not drawn at random

@@ -3,7 +3,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "kernels/base/log.h"
 #include "kernels/base/rng.h"
+#include "kernels/base/secrets.h"
 #include "parallel/comm/agree.h"
 #include "src/train/config_write.h"
 #include "src/train/device_check.h"
@@ -19,7 +21,7 @@ double unix_time() {
 void Run::open_logs() {
   agreed(world_, [&] {
     if (!is_first()) return;
-    write_text(output_ / "config.yaml", config_yaml(config_, fs::current_path()));
+    write_text(output_ / "config.yaml", config_yaml(loaded_.config, fs::current_path()));
     metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
     if (config_.log.tensorboard) tensorboard_ = TensorBoard(output_, unix_time());
   });
@@ -104,7 +106,7 @@ void Run::note_failure(const Error& error) const {
                         {"host", speaks_for_another ? Json(nullptr) : Json(host_name())},
                         {"phase", phase_},
                         {"step", step_},
-                        {"reason", error.what()},
+                        {"reason", without_secrets(error.what())},
                         {"exit_code", static_cast<int>(error.code())}};
   try {
     write_text(output_ / "failure.json", failure.dump(2) + "\n");

@@ -57,7 +57,8 @@ SaveRequest Run::save_request(int64_t step) {
           .keep = config_.checkpoint.keep,
           .tensors = model_tensors(*plan_, file_dtype_, storage_->disks()),
           .run = std::move(run),
-          .save = name_of_save()};
+          .save = name_of_save(),
+          .may_delete = [this](const auto& path) { return cloud_.may_delete(path); }};
 }
 
 void Run::finish_save() {
@@ -112,6 +113,7 @@ void Run::note_saved(Saving saving) {
   if (!outcome->error) {
     last_checkpoint_ = outcome->path;
     copy_to_next_disk(outcome->step);
+    cloud_.add_checkpoint(last_checkpoint_);
     if (is_first()) log::info("saved {} in {:.2f} s", outcome->path.string(), outcome->seconds);
     return;
   }

@@ -30,6 +30,9 @@ void Run::claim_output() {
   has_output_ = true;
   keep_log();
   find_storage();
+  enter("looking at S3");
+  cloud_.open(loaded_, output_, *storage_, environment_.search_path);
+  config_ = cloud_.fetch_inputs(config_);
 }
 
 /// What every rank says, in a file of its own; whoever cannot write one goes without.
@@ -104,7 +107,9 @@ void Run::load_model() {
 /// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
 bool Run::look_for_checkpoint() {
   int64_t is_finished = 0;
-  const auto newest = find_newest(*storage_, output_ / "checkpoints");
+  auto newest = find_newest(*storage_, output_ / "checkpoints");
+  if (cloud_.fetch_newer_checkpoint(newest ? newest->step : 0))
+    newest = find_newest(*storage_, output_ / "checkpoints");
   std::string identity;
   agreed(world_, [&] {
     if (!is_first()) return;
@@ -136,6 +141,7 @@ void Run::resume() {
   if (!found) return load_model();
   done_steps_ = found->step;
   last_checkpoint_ = found->path;
+  cloud_.add_checkpoint(last_checkpoint_);  // an earlier start may have ended before it was there
   trainer_->set_updates(found->manifest.run.value("updates", found->step));
   if (found->manifest.run.contains("loss_scale")) {
     const Json& scale = found->manifest.run["loss_scale"];

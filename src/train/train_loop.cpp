@@ -4,6 +4,7 @@
 
 #include "kernels/base/fault.h"
 #include "kernels/base/log.h"
+#include "src/io/checkpoint.h"
 #include "src/train/run.h"
 
 namespace ptrain {
@@ -103,6 +104,7 @@ ExitCode Run::go() {
   enter("looking for a checkpoint");
   if (look_for_checkpoint()) {
     if (is_first()) log::info("already done: the model lies in {}", (output_ / "model").string());
+    cloud_.finish_done(output_ / "checkpoints" / checkpoint_name(newest_step_), output_ / "model");
     return ExitCode::done;
   }
   note_start();
@@ -121,6 +123,7 @@ ExitCode Run::go() {
     if (is_first())
       log::info("asked to stop: saved {}; the same command goes on from there", last_checkpoint_.string());
     restarts_.end();
+    cloud_.finish_stopped();
     return ExitCode::saved_on_signal;
   }
   const bool has_best = config_.evaluation.every > 0 && config_.evaluation.keep_best && validation_.batches;
@@ -128,6 +131,8 @@ ExitCode Run::go() {
   if (!has_best || !has_model()) link_model();
   if (is_first()) log::info("done: the model lies in {}", (output_ / "model").string());
   restarts_.end();
+  enter("uploading");
+  cloud_.finish(last_checkpoint_, output_ / "model");
   return ExitCode::done;
 }
 

@@ -22,6 +22,7 @@ struct RunEnvironment {
   std::vector<std::string> banner = {};    // lines for the start of the log: who computes where
   std::function<void()> after_connecting;  // a collective, called when the communicators are up; may be empty
   std::span<const std::string> hosts = {};    // of each rank; empty = not known
+  std::string search_path;                    // PATH, where the program for S3 is looked for
   std::string job;                            // of the cluster's scheduler, for the lock; may be empty
   std::optional<double> peak_flops;           // of all ranks together, for MFU
   std::function<void(std::string_view)> say;  // a line of the product (stdout); called on rank 0 alone

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "kernels/base/error.h"
+#include "launch/secrets.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
@@ -227,6 +228,16 @@ TEST(CommandLine, HelpNamesEveryVerbFlagAndShortName) {
 TEST(CommandLine, HomeStandsForATilde) {
   const LoadedConfig loaded = load_config(parsed("eval", {"--model", "~/m"}), {});
   EXPECT_EQ(loaded.config.model.path, "/home/u/m");
+}
+
+TEST(Cli, KeysAndTokensOfTheEnvironmentAreSecrets) {
+  for (const char* name : {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN",
+                           "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "DB_PASSWORD"})
+    EXPECT_TRUE(is_secret(name)) << name;
+  for (const char* name :
+       {"AWS_REGION", "PATH", "TOKENIZERS_PARALLELISM", "KEYBOARD", "AWS_ENDPOINT_URL", ""})
+    EXPECT_FALSE(is_secret(name)) << name;
+  EXPECT_EQ(secrets_of({{"HF_TOKEN", "hf_1"}, {"HOME", "/root"}}), std::vector<std::string>{"hf_1"});
 }
 
 }  // namespace

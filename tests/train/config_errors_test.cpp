@@ -158,8 +158,13 @@ const Wrong wrong_files[] = {
     {"checkpoint: {replicas: 3}\n", "run.yaml:4:24", "a part is kept on 1 or 2 nodes"},
     {"checkpoint: {replicas: 2, keep: 1}\n", "run.yaml:4:24", "needs checkpoint.keep of at least 2"},
     {"checkpoint: {upload: ftp://a}\n", "run.yaml:4:22", "must start with s3://"},
-    // Not built
-    {"checkpoint: {upload: s3://b/p}\n", "run.yaml:4:22", "not built yet"},
+    {"checkpoint: {upload: s3://b/../p}\n", "run.yaml:4:22", "only dots"},
+    {"checkpoint: {upload: s3://b/p q}\n", "run.yaml:4:22", "the character ' ' is not taken"},
+    {"checkpoint: {upload_bytes_per_s: 1e6}\n", "run.yaml:4:34", "needs checkpoint.upload"},
+    {"!output: o\nmodel: {path: s3://}\ndata: {train: t}\n", "run.yaml:2:15", "a bucket is missing"},
+    {"!output: o\nmodel: {path: m}\ndata: {train: [s3://b/*/x.jsonl]}\n", "run.yaml:3:15",
+     "'*' is not taken"},
+    {"!output: s3://b/p\nmodel: {path: m}\ndata: {train: t}\n", "run.yaml:1:9", "writes to a disk"},
 };
 
 TEST(ConfigErrors, EachWrongFileIsRefusedWithItsPlaceAndTheFix) {

@@ -77,6 +77,7 @@ TEST(Config, DefaultsAreThoseOfTheContract) {
       {"checkpoint.asynchronous", "true"},
       {"checkpoint.dtype", "auto"},
       {"checkpoint.upload", "null"},
+      {"checkpoint.upload_bytes_per_s", "0"},
       {"evaluation.every", "0"},
       {"evaluation.keep_best", "true"},
       {"log.every", "1"},
@@ -203,6 +204,13 @@ TEST(Config, ResolvedPathsAreAbsolute) {
   EXPECT_EQ(config.model.path, "/base/m");
   EXPECT_EQ(config.data.train, (std::vector<std::string>{"/base/dir/d/*.jsonl", "/a/b.h5"}));
   EXPECT_EQ(config.data.special_tokens, "/base/dir/s.json");
+}
+
+TEST(Config, PlacesInS3StayAsTheyAre) {
+  const Config config = with_absolute_paths(
+      with("output: o\nmodel: {path: s3://b/m}\ndata: {train: [s3://b/d/*.jsonl, x.jsonl]}"), "/base");
+  EXPECT_EQ(config.model.path, "s3://b/m");
+  EXPECT_EQ(config.data.train, (std::vector<std::string>{"s3://b/d/*.jsonl", "/base/x.jsonl"}));
 }
 
 TEST(Config, TheSchemaDescribesEveryKeyWithItsDefault) {
