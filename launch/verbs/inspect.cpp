@@ -16,7 +16,8 @@ int run_inspect(const Arguments& arguments) {
         found.faults.size());
   if (is_verifying && found.verified_bytes > 0) fmt::print("verified: {} bytes\n", found.verified_bytes);
   if (is_verifying && found.verified_bytes == 0) {
-    fmt::print("verified: the structure; this kind of file has no checksums\n");
+    fmt::print("verified: the structure; {} bytes were read, this kind of file has no checksums\n",
+               found.read_bytes);
   }
   return 0;
 }
