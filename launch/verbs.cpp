@@ -150,10 +150,11 @@ std::span<const Verb> verbs() {
                  {.name = "steps", .value = "N", .help = "step: measured steps behind the first (5)"},
                  {.name = "prompt-length", .value = "T", .help = "decode: tokens of the prompt (256)"},
                  {.name = "tokens", .value = "N", .help = "decode: tokens behind the prompt (64)"},
+                 {.name = "dir", .value = "DIR", .help = "disk: where (.)"},
                  {.name = "mebibytes", .value = "N", .help = "disk: size of the file of each rank (256)"},
                  {.name = "json", .help = "one JSON object instead of the table"}},
        .details = "gemm leaves its result in ~/.cache/ptrain/peak.json: what training's mfu is a share of.\n"
-                  "step and decode need --model; disk takes a directory behind its name.",
+                  "step and decode need --model; disk also takes a directory behind its name.",
        .run = run_bench},
       {.name = "help",
        .summary = "this page, or a verb's",

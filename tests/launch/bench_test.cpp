@@ -228,6 +228,11 @@ TEST(Bench, DiskLeavesNoFileBehind) {
   std::filesystem::create_directory(there);
   const Json values = bench_values({"disk", there, "--mebibytes", "8"}, directory.path());
   EXPECT_EQ(values["bytes"], 8 << 20);
+  for (const char* key : {"plain_s", "write_s", "sync_s", "of_plain", "read_s", "read_again_s",
+                          "small_sync_s", "small_sync_worst_s"})
+    EXPECT_GT(values[key].get<double>(), 0) << key;
+  EXPECT_LE(values["small_sync_s"].get<double>(), values["small_sync_worst_s"].get<double>());
+  EXPECT_EQ(bench_values({"disk", "--dir", there, "--mebibytes", "4"}, directory.path())["bytes"], 4 << 20);
   EXPECT_TRUE(std::filesystem::is_empty(there));
 }
 
