@@ -109,7 +109,16 @@ std::vector<std::string> tokenizer_json_seeds() {
     }
     file["model"]["vocab"] = vocabulary;
     for (const Json& merge : file["model"]["merges"]) {
-      if (merges.size() < 20) merges.push_back(merge);
+      std::string left, right;
+      if (merge.is_array()) {
+        left = merge[0], right = merge[1];
+      } else {
+        const auto pair = merge.get<std::string>();
+        left = pair.substr(0, pair.find(' ')), right = pair.substr(pair.find(' ') + 1);
+      }
+      const bool is_known =
+          vocabulary.contains(left) && vocabulary.contains(right) && vocabulary.contains(left + right);
+      if (is_known && merges.size() < 20) merges.push_back(merge);
     }
     file["model"]["merges"] = merges;
     seeds.push_back(file.dump());

