@@ -87,7 +87,7 @@ TEST_F(CloudProgram, AModelAndRowsComeOnceForAllRanks) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(calls_of("down "), 3) << "config.json, model.safetensors, train.jsonl";
   const std::string written = read_text(run_.output() / "config.yaml", 1 << 20);
-  EXPECT_NE(written.find("path: s3://b/in/model"), std::string::npos) << written;
+  EXPECT_NE(written.find("path: \"s3://b/in/model\""), std::string::npos) << written;
   const Words losses_from_s3 = losses();
   const ProgramResult again = train(2, 4, from);  // goes on; nothing is fetched again
   ASSERT_EQ(again.code, 0) << again.err;
