@@ -93,7 +93,8 @@ TEST(RunLock, OfAnotherHostThatShowsLifeIsLeftAlone) {
   // The kernel's lock is free, as where clients of a network file system keep locks to themselves.
   std::thread owner([&] {
     std::this_thread::sleep_for(quick.beat * 2);
-    put(path, "host elsewhere, pid 17, job 4\n000000000004\n");
+    // In place, as an owner does: an empty file would have been signed off.
+    std::fstream(path, std::ios::in | std::ios::out) << "host elsewhere, pid 17, job 4\n000000000004\n";
   });
   const std::string text = refusal(output.path());
   owner.join();
