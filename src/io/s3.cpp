@@ -52,9 +52,8 @@ Words base_words(const S3Tool& tool) {
     case Kind::aws:
       return {tool.path, "s3"};
     case Kind::rclone:
-      return {
-          tool.path, "--s3-provider", "AWS", "--s3-env-auth", "--s3-no-check-bucket", "--low-level-retries",
-          "3",       "--retries",     "1",   "--quiet"};
+      return {tool.path, "--s3-env-auth", "--s3-no-check-bucket", "--low-level-retries", "3", "--retries",
+              "1",       "--quiet"};
   }
   return {};
 }
