@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/base/progress.h"
 #include "kernels/base/secrets.h"
 #include "src/io/file.h"
 
@@ -268,6 +269,7 @@ void Child::kill_it() {
 ChildResult Child::run() {
   launch();
   while (!has_ended(WNOHANG)) {
+    progress::tick();  // its time is limited: while it lasts, who waits for it does not hang
     judge();
     talk();
   }
