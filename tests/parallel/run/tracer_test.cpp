@@ -206,7 +206,7 @@ TEST(Tracer, AStartedCollectiveIsNotedOnceItIsSeenToBeDoneAndNotBefore) {
     tracer.begin(1);
     // Rank 1 starts its own only after rank 0 has looked: then it cannot be done yet.
     if (world.rank() == 1) world.irecv(message, 0, Lane::control).wait();
-    WatchedTransfer sum(world.start_reduce_scatter(from, to), &tracer, "reduce", 3);
+    WatchedTransfer sum(world.start_reduce_scatter(from, to), &tracer, nullptr, "reduce", 3);
     if (world.rank() == 0) {
       sum.look();
       EXPECT_TRUE(tracer.spans().empty());
@@ -231,7 +231,7 @@ TEST(Tracer, ACollectiveFromBeforeTheStepBelongsToTheStepThatItEndsIn) {
     std::array<float, 2> part{}, whole{};
     WatchedTransfer gather(
         world.start_all_gather(Tensor(part.data(), {1}, DType::f32), Tensor(whole.data(), {2}, DType::f32)),
-        &tracer, "gather", 0);
+        &tracer, nullptr, "gather", 0);
     tracer.begin(5);
     const double begun_s = tracer.now_s();
     gather.wait();
@@ -243,7 +243,7 @@ TEST(Tracer, ACollectiveFromBeforeTheStepBelongsToTheStepThatItEndsIn) {
     device.begin(1);
     WatchedTransfer enqueued(
         world.start_all_gather(Tensor(part.data(), {1}, DType::f32), Tensor(whole.data(), {2}, DType::f32)),
-        &device, "gather", 0);
+        &device, nullptr, "gather", 0);
     world.barrier();
     world.barrier();
     enqueued.look();
@@ -251,7 +251,7 @@ TEST(Tracer, ACollectiveFromBeforeTheStepBelongsToTheStepThatItEndsIn) {
     enqueued.wait();
     EXPECT_EQ(device.spans().size(), 1u);
     // Nobody to tell.
-    WatchedTransfer untold(Transfer(), nullptr, "gather", 0);
+    WatchedTransfer untold(Transfer(), nullptr, nullptr, "gather", 0);
     untold.look();
     untold.wait();
   });
