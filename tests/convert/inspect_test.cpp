@@ -18,11 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 void flip(const fs::path& path, int64_t at) {
-  const File file = File::open_for_writing(path);
   char byte = 0;
-  file.read_at(at, &byte, 1);
+  File::open(path).read_at(at, &byte, 1);
   byte = static_cast<char>(byte ^ 0x10);
-  file.write_at(at, &byte, 1);
+  File::open_for_writing(path).write_at(at, &byte, 1);
 }
 
 bool has_fault(const Inspection& found, const std::string& text) {
