@@ -330,8 +330,8 @@ TEST(CheckProgram, AcceptsTheShippedConfigurationsOfLargeModelsAsTheyLie) {
 TEST(HelpProgram, EveryVerbIsListedAndHasAPage) {
   const ProgramResult help = ptrain_on(1, {"--help"});
   ASSERT_EQ(help.code, 0);
-  for (const char* verb : {"train", "bench", "check", "verify", "plan", "eval", "generate", "tokenize", "preprocess",
-                           "import", "export", "inspect", "config-schema", "help", "version"}) {
+  for (const char* verb : {"train", "bench", "check", "verify", "plan", "eval", "generate", "tokenize",
+                           "preprocess", "import", "export", "inspect", "config-schema", "help", "version"}) {
     EXPECT_EQ(times_in(fmt::format("\n  {} ", verb), help.out), 1) << verb;
     const ProgramResult page = ptrain_on(1, {verb, "--help"});
     EXPECT_EQ(page.code, 0) << verb;
