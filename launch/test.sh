@@ -27,7 +27,7 @@ mpi 180 1
 golden 240 1
 equivalence 360 1
 resume 120 1
-launch 180 1
+launch 300 1
 faults 300 1
 hosts 60 1
 house 60 1

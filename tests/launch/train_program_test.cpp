@@ -118,7 +118,7 @@ TEST(TrainProgram, TheGoldenCurveOnFourRanksAndEverythingThatARunWrites) {
   }
   found.erase(".lock");
   EXPECT_EQ(found, (std::set<std::string>{"config.yaml", "metrics.jsonl", "events", "checkpoints", "model",
-                                          "data"}));
+                                          "data", "logs"}));
   for (const char* step : {"step-00000010", "step-00000020"}) {
     EXPECT_TRUE(std::filesystem::exists(run.output() / "checkpoints" / step / "MANIFEST.json"));
     EXPECT_EQ(ptrain_on(1, {"inspect", run.output() / "checkpoints" / step, "--verify"}).code, 0);
