@@ -29,7 +29,7 @@ equivalence 360 1
 resume 120 1
 launch 300 1
 faults 300 1
-hosts 60 1
+hosts 120 1
 house 60 1
 "
 full_rings="
