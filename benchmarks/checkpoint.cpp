@@ -5,12 +5,12 @@
 //   bench_checkpoint MODEL_DIR SCRATCH_DIR [RANKS]     ranks are threads; needs 9 times the model's f32 bytes
 //   there
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
 #include "kernels/base/buffer.h"
+#include "kernels/base/clock.h"
 #include "parallel/comm/thread_comm.h"
 #include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
@@ -22,10 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int turns = 3;
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// Seconds of a shell's command.
 double run(const std::string& command) {

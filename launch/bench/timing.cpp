@@ -1,6 +1,5 @@
 #include "launch/bench/timing.h"
 
-#include <chrono>
 #include <cmath>
 
 #include "kernels/base/runtime.h"
@@ -43,10 +42,6 @@ int64_t calls_of_sample(int64_t kinds, double call_s) {
 }
 
 }  // namespace
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Times times_of(std::vector<double> seconds) {
   std::ranges::sort(seconds);

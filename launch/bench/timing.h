@@ -8,14 +8,12 @@
 #include <vector>
 
 #include "kernels/base/buffer.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/stream.h"
 #include "kernels/ops/context.h"
 #include "parallel/comm/communicator.h"
 
 namespace ptrain::bench {
-
-/// Seconds of a steady clock.
-double now_s();
 
 /// The best call, since other work on the machine only ever adds time, and the median, which says what to
 /// expect.

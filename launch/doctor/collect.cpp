@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <fstream>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 #include "launch/build_info.h"
 #include "launch/revision.h"
@@ -23,6 +23,7 @@
 #include "parallel/comm/network_probe.h"
 #include "src/io/file.h"
 #include "src/io/json.h"
+#include "src/io/storage.h"
 #include "src/train/device_check.h"
 #include "src/train/peak.h"
 
@@ -30,10 +31,6 @@ namespace ptrain::doctor {
 namespace {
 
 namespace fs = std::filesystem;
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::string program_text() {
   std::string text = fmt::format("{} {}", build_info::version, build_info::revision);
@@ -143,17 +140,14 @@ DiskFacts disk_here(const DiskQuestion& question) {
   return disk;
 }
 
-/// The first rank makes a file, the others look for it.
-std::optional<bool> is_shared(Communicator& world, const fs::path& directory, int hosts) {
-  if (hosts == 1) return std::nullopt;
-  const std::string name = broadcast_text(world, fmt::format(".ptrain-doctor-shared-{}", ::getpid()), 0);
-  std::error_code error;
-  if (world.rank() == 0) std::ofstream(directory / name) << "ptrain\n";
-  world.barrier();
-  int64_t seen = fs::exists(directory / name, error) ? 1 : 0;
-  world.all_reduce(Tensor(&seen, {1}, DType::i64), Reduce::min);
-  if (world.rank() == 0) fs::remove(directory / name, error);
-  return seen == 1;
+/// Nothing where there is one host, or the directory cannot be written: that is said by its own line.
+std::optional<bool> is_shared(const Session& session, Communicator& world, const fs::path& directory) {
+  if (session.number_of_hosts() == 1) return std::nullopt;
+  try {
+    return find_disks(world, session.hosts(), directory).count() == 1;
+  } catch (const AgreedError&) {
+    return std::nullopt;
+  }
 }
 
 void look_at_gpus(HostFacts& facts) {
@@ -166,6 +160,17 @@ void look_at_gpus(HostFacts& facts) {
       facts.gpu_pairs_direct += runtime::has_peer_access(a, b) && runtime::has_peer_access(b, a);
     }
   }
+}
+
+/// What is the same for all ranks of a host, and what takes a while.
+void look_at_host(const Arguments& arguments, HostFacts& facts) {
+  look_at_gpus(facts);
+  const auto nccl = facts.gpus.empty() ? nullptr : make_nccl();
+  facts.network = probe_network({.environment = [&](const char* name) { return arguments.variable(name); },
+                                 .nccl_version = nccl ? nccl->version() : 0,
+                                 .hosts = facts.hosts});
+  facts.limits = limits_here();
+  facts.addresses = addresses_of(facts.host);
 }
 
 std::string to_text(const std::vector<Finding>& findings, const Likeness& likeness) {
@@ -192,13 +197,7 @@ HostFacts collect(Session& session, const Arguments& arguments, const std::optio
   facts.has_thread_count = arguments.variable("OMP_NUM_THREADS") != nullptr;
   facts.memory_bytes = meminfo("MemTotal:");
   facts.available_bytes = std::min(meminfo("MemAvailable:"), host_memory_bytes());
-  look_at_gpus(facts);
-  const auto nccl = facts.gpus.empty() ? nullptr : make_nccl();
-  facts.network = probe_network({.environment = [&](const char* name) { return arguments.variable(name); },
-                                 .nccl_version = nccl ? nccl->version() : 0,
-                                 .hosts = facts.hosts});
-  facts.limits = limits_here();
-  facts.addresses = addresses_of(facts.host);
+  if (session.local_rank() == 0) look_at_host(arguments, facts);  // it speaks for its host
   facts.allowed_cores = allowed_cores();
   for (const std::string& text :
        all_gather_text(world, fmt::format("{} {}", facts.allowed_cores, facts.host))) {
@@ -206,16 +205,13 @@ HostFacts collect(Session& session, const Arguments& arguments, const std::optio
     if (text.substr(blank + 1) == facts.host)
       facts.allowed_cores = std::min(facts.allowed_cores, std::stoi(text));
   }
-  const RankClock wall{
-      .name = facts.host, .now_s = [] {
-        return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-      }};
+  const RankClock wall{.name = facts.host, .now_s = unix_time};
   const ClockOffset offset = clock_offset(world, wall, 8);
   facts.clock_ahead_s = -offset.offset_s;
   facts.clock_error_s = offset.error_s;
   if (!disk) return facts;
   if (session.local_rank() == 0) facts.disk = disk_here(*disk);
-  const std::optional<bool> shared = is_shared(world, disk->directory, facts.hosts);
+  const std::optional<bool> shared = is_shared(session, world, disk->directory);
   if (facts.disk) facts.disk->is_shared = shared;
   return facts;
 }

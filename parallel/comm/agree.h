@@ -25,6 +25,29 @@ class AgreedError : public Error {
 /// AgreedError on every rank, with the code and text of the lowest rank that has one.
 void agree(Communicator& world, const std::optional<Error>& mine);
 
+/// For work between collectives that go on whatever happens: once a piece of it has failed, later ones are
+/// left out.
+class FirstError {
+ public:
+  template <class Work>
+  void tried(const Work& work) {
+    if (error_) return;
+    try {
+      work();
+    } catch (const Error& error) {
+      error_ = error;
+    }
+  }
+  void note(const std::optional<Error>& other) {
+    if (!error_) error_ = other;
+  }
+  /// What to agree() on.
+  const std::optional<Error>& error() const { return error_; }
+
+ private:
+  std::optional<Error> error_;
+};
+
 /// Runs `work`, which must not communicate, on every rank; an Error of any becomes an AgreedError of all.
 void agreed(Communicator& world, const std::function<void()>& work);
 

@@ -18,22 +18,6 @@ struct Bar {
   Interval interval;
 };
 
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (char c : text) {
-    if (c == '&') {
-      result += "&amp;";
-    } else if (c == '<') {
-      result += "&lt;";
-    } else if (c == '>') {
-      result += "&gt;";
-    } else {
-      result += c;
-    }
-  }
-  return result;
-}
-
 std::vector<Bar> bars_in_time_order(const Schedule& schedule, const Report& report) {
   std::vector<Bar> bars;
   for (size_t position = 0; position < report.intervals.size(); ++position) {
@@ -106,6 +90,29 @@ std::string lane_name(const StageMap& map, int position) {
 }
 
 }  // namespace
+
+std::string escaped(const std::string& text) {
+  std::string safe;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        safe += "&amp;";
+        break;
+      case '<':
+        safe += "&lt;";
+        break;
+      case '>':
+        safe += "&gt;";
+        break;
+      case '"':
+        safe += "&quot;";
+        break;
+      default:
+        safe += c;
+    }
+  }
+  return safe;
+}
 
 std::string svg_of(const Schedule& schedule, const StageMap& map, const Report& report,
                    const std::string& title) {

@@ -15,6 +15,9 @@ namespace ptrain {
 std::string svg_of(const Schedule& schedule, const StageMap& map, const Report& report,
                    const std::string& title);
 
+/// Text for XML and HTML: & < > " are written as entities.
+std::string escaped(const std::string& text);
+
 struct SvgPanel {
   std::string title;
   const Report* report = nullptr;

@@ -12,15 +12,12 @@
 #include <random>
 #include <sstream>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/error.h"
 #include "parallel/comm/host_objects.h"
 
 namespace ptrain {
 namespace {
-
-double clock_now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 WatchKey draw_key() {
   std::random_device random;
@@ -121,8 +118,8 @@ void Watchdog::exchange(Communicator& world, const std::vector<std::string>& hos
 }
 
 void Watchdog::connect_all(Communicator& world, double connect_s) {
-  const double until_s = clock_now_s() + connect_s;
-  while (!is_connected_ && clock_now_s() < until_s) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const double until_s = now_s() + connect_s;
+  while (!is_connected_ && now_s() < until_s) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   std::string missing;
   if (!is_connected_) {
     const std::lock_guard lock(mutex_);
@@ -140,9 +137,9 @@ void Watchdog::connect_all(Communicator& world, double connect_s) {
 /// Seconds that go on while this process runs: where it was stopped, or the host slept, all of the time that
 /// nobody could answer counts as a second at most.
 double Watchdog::awake_s() {
-  const double now_s = clock_now_s();
-  if (clock_s_ >= 0) awake_s_ += std::min(now_s - clock_s_, 1.0);
-  clock_s_ = now_s;
+  const double clock_s = now_s();
+  if (clock_s_ >= 0) awake_s_ += std::min(clock_s - clock_s_, 1.0);
+  clock_s_ = clock_s;
   return awake_s_;
 }
 

@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
 #include <utility>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/error.h"
 #include "parallel/comm/host_objects.h"
 
@@ -15,10 +15,6 @@ namespace {
 
 // How long finish() works before it asks how the other ranks are: one that has failed ends the work of all.
 constexpr double patience_s = 0.5;
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// Lets the calling thread run where nobody else wants to: on a CPU training has all cores.
 void step_back() {

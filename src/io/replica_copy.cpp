@@ -1,12 +1,12 @@
 #include "src/io/replica_copy.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <set>
 #include <thread>
 #include <utility>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "src/io/checkpoint.h"
@@ -86,13 +86,12 @@ void ReplicaCopy::begin(int64_t step, int part) {
 }
 
 void ReplicaCopy::advance(int64_t bytes, double seconds) {
-  const auto begin = std::chrono::steady_clock::now();
+  const double begin_s = now_s();
   int64_t sends = bytes, receives = bytes;
   while (!is_idle()) {
     if (outgoing_) send(sends);
     if (incoming_) receive(receives);
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
-    if (spent.count() >= seconds || (sends <= 0 && receives <= 0)) return;
+    if (now_s() - begin_s >= seconds || (sends <= 0 && receives <= 0)) return;
     std::this_thread::yield();
   }
 }

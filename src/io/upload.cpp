@@ -1,9 +1,9 @@
 #include "src/io/upload.h"
 
 #include <algorithm>
-#include <chrono>
 #include <set>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "src/io/manifest.h"
@@ -214,7 +214,7 @@ void Uploader::work(std::stop_token stop) {
       item = next();
       item->state = State::under_way;
     }
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin_s = now_s();
     const std::string place = options_.place + "/" + item->name;
     std::string reason;
     try {
@@ -222,7 +222,7 @@ void Uploader::work(std::stop_token stop) {
     } catch (const std::exception& error) {  // no error of a copy may end a training
       reason = error.what();
     }
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double seconds = now_s() - begin_s;
     const std::lock_guard lock(mutex_);
     if (stop.stop_requested() || item->state == State::given_up) continue;
     item->state = reason.empty() ? State::done : State::failed;

@@ -43,30 +43,21 @@ std::string names_in(const fs::path& directory) {
 void copy_model(Communicator& two, int from, const fs::path& output) {
   const bool is_source = two.rank() == from;
   const fs::path model = output / "model", here = is_source ? model : making_of(model);
-  std::optional<Error> fault;
-  const auto tried = [&](const auto& work) {
-    if (fault) return;
-    try {
-      work();
-    } catch (const Error& error) {
-      fault = error;
-    }
-  };
+  FirstError first;
   std::string names = is_source ? names_in(model) : "";
   names = broadcast_text(two, names, from);
   if (!is_source) {
-    tried([&] {
+    first.tried([&] {
       fs::remove_all(here);
       make_directories(here);
     });
   }
   for (size_t begin = 0; begin < names.size();) {
     const size_t end = names.find('\n', begin);
-    const std::optional<Error> found = spread_file(two, from, here / names.substr(begin, end - begin));
-    if (!fault) fault = found;
+    first.note(spread_file(two, from, here / names.substr(begin, end - begin)));
     begin = end + 1;
   }
-  agree(two, fault);
+  agree(two, first.error());
 }
 
 }  // namespace
@@ -88,9 +79,9 @@ bool bring_best_model(const Storage& storage, const fs::path& output, int64_t st
   const auto from = static_cast<int>(newest - steps.begin());
   const bool takes_part = world.rank() == 0 || world.rank() == from;
   const std::unique_ptr<Communicator> two = world.split(takes_part ? 0 : -1, world.rank());
-  std::optional<Error> fault;
+  FirstError first;
   if (two) {
-    try {
+    first.tried([&] {
       copy_model(*two, 1, output);
       if (world.rank() == 0) {
         replace_by_made(output / "model");
@@ -99,11 +90,9 @@ bool bring_best_model(const Storage& storage, const fs::path& output, int64_t st
             "the best model, of step {}, came from {}", *newest,
             storage.disks().names[static_cast<size_t>(storage.disks().of_rank[static_cast<size_t>(from)])]);
       }
-    } catch (const Error& error) {
-      fault = error;
-    }
+    });
   }
-  agree(world, fault);
+  agree(world, first.error());
   return true;
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "parallel/plan/svg.h"
+
 namespace ptrain {
 namespace {
 
@@ -124,29 +126,6 @@ std::string axes_text(const Chart& chart, const Axis& across, const Axis& up) {
 }
 
 }  // namespace
-
-std::string escaped(const std::string& text) {
-  std::string safe;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        safe += "&amp;";
-        break;
-      case '<':
-        safe += "&lt;";
-        break;
-      case '>':
-        safe += "&gt;";
-        break;
-      case '"':
-        safe += "&quot;";
-        break;
-      default:
-        safe += c;
-    }
-  }
-  return safe;
-}
 
 std::vector<double> ticks_of(double low, double high, int most) {
   const double rough = (high - low) / most;

@@ -29,7 +29,4 @@ std::string svg_of(const Chart& chart);
 /// Round numbers that cover [low, high], about `most` of them. Example: 0.2, 9.7, 5 -> 0, 2, 4, 6, 8, 10.
 std::vector<double> ticks_of(double low, double high, int most);
 
-/// Text for HTML and XML: & < > " are written as entities.
-std::string escaped(const std::string& text);
-
 }  // namespace ptrain

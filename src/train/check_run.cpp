@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
 #include <cstring>
 #include <optional>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/crc32c.h"
 #include "kernels/base/log.h"
 #include "kernels/base/runtime.h"
@@ -31,10 +31,6 @@ namespace fs = std::filesystem;
 constexpr int64_t shown_rows = 2;
 constexpr size_t shown_lines = 8;      // of a row
 constexpr size_t shown_columns = 160;  // of a line
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// The first lines of a text, each cut where it is long.
 std::string shortened(std::string_view text) {

@@ -20,12 +20,6 @@ double tokens_per_s(const StepResult& result) {
   return result.step_s > 0 ? static_cast<double>(result.tokens) / result.step_s : 0;
 }
 
-std::string clock_text(double seconds) {
-  const auto s = static_cast<int64_t>(seconds + 0.5);
-  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-  return fmt::format("{}:{:02}", s / 60, s % 60);
-}
-
 std::string norm_text(double norm) {
   return norm < 1e6 ? fmt::format("{:.3f}", norm) : fmt::format("{:.3e}", norm);
 }
@@ -52,6 +46,12 @@ std::string_view reason_of(Outcome outcome) {
 }
 
 }  // namespace
+
+std::string clock_text(double seconds) {
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
 
 void check_finite(const StepResult& result) {
   check(result.outcome != Outcome::not_finite, ExitCode::numerical,

@@ -64,6 +64,8 @@ double mean_over(Communicator& world, double value);
 
 /// result.exposed_communication as the mean over ranks.
 Json metrics_row(const StepResult& result, const RunProgress& progress, double time);
+/// "1:06:40", "0:05"
+std::string clock_text(double seconds);
 std::string step_line(const StepResult& result, const RunProgress& progress);
 /// What is over when a run ends: "steps 1 to 50: loss 1.2345 in the last, 2.3456 in the mean; …".
 std::string summary_line(const StepResult& last, const RunProgress& progress);

@@ -134,18 +134,13 @@ void save_model(const Storage& storage, const std::filesystem::path& source,
   const std::vector<StateSlice> slices = slices_to_save(trainer, *state);
 
   // The ranks of the first disk write; what goes wrong there is told to the others at the end of a step.
-  std::optional<Error> fault;
-  const auto tried = [&](const std::function<void()>& work) {
-    if (storage.disk() != 0 || fault) return;
-    try {
-      work();
-    } catch (const Error& error) {
-      fault = error;
-    }
+  FirstError first;
+  const auto tried = [&](const auto& work) {
+    if (storage.disk() == 0) first.tried(work);
   };
   std::optional<HfWriter> writer;
   tried([&] { writer.emplace(storage.group(), temporary, plan_hf_files(tensors)); });
-  agree(world, fault);
+  agree(world, first.error());
   for (size_t begin = 0; begin < tensors.size();) {
     const size_t end = storage.disks().count() == 1 ? tensors.size() : end_of_batch(tensors, begin);
     std::map<std::string, int> part_of;
@@ -158,7 +153,7 @@ void save_model(const Storage& storage, const std::filesystem::path& source,
       for (const StateSlice& slice : moved.slices())
         if (slice.weight) writer->write(slice.name, slice.slice, slice.weight);
     });
-    agree(world, fault);
+    agree(world, first.error());
     begin = end;
   }
   tried([&] {
@@ -169,7 +164,7 @@ void save_model(const Storage& storage, const std::filesystem::path& source,
     writer->finish();
     if (world.rank() == 0) replace_by_made(directory);
   });
-  agree(world, fault);
+  agree(world, first.error());
 }
 
 }  // namespace ptrain

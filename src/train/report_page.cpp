@@ -3,7 +3,9 @@
 #include <limits>
 #include <map>
 
+#include "parallel/plan/svg.h"
 #include "src/train/chart.h"
+#include "src/train/metrics.h"
 #include "src/train/report.h"
 
 namespace ptrain {
@@ -141,13 +143,6 @@ std::string number(double value, int digits) {
   return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : std::string("–");
 }
 
-std::string duration(double seconds) {
-  if (!std::isfinite(seconds)) return "–";
-  const auto s = static_cast<int64_t>(seconds + 0.5);
-  return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
-                   : fmt::format("{}:{:02}", s / 60, s % 60);
-}
-
 std::string cell(const std::string& text, bool is_number = true) {
   return fmt::format("<td{}>{}</td>", is_number ? " class=\"number\"" : "", text);
 }
@@ -174,7 +169,7 @@ std::string table_of_runs(std::span<const RunRecord> runs) {
             cell(number(median_of(rows, "step_s"), 3) + " s") +
             cell(number(100 * mean_of(rows, "mfu"), 1) + " %") +
             cell(number(most_of(rows, "peak_memory_bytes") / (1 << 30), 2) + " GiB") +
-            cell(duration(sum_of(rows, "checkpoint_stall_s"))) +
+            cell(clock_text(sum_of(rows, "checkpoint_stall_s"))) +
             cell(number(100 * mean_of(rows, "exposed_communication"), 1) + " %") + "</tr>\n";
   }
   return text + "</table></div>\n";

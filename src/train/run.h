@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "kernels/base/clock.h"
 #include "src/io/checkpoint_saver.h"
 #include "src/io/hf_dir.h"
 #include "src/io/part_writers.h"
@@ -32,9 +33,6 @@
 #include "src/train/trainer.h"
 
 namespace ptrain {
-
-/// Seconds since 1970.
-double unix_time();
 
 /// One run, from its first look at the configuration to the model on disk. Every member function is a
 /// collective.
@@ -122,7 +120,7 @@ class Run {
   RunLock lock_;
   std::optional<Storage> storage_;
   std::optional<ReplicaCopy> replica_;  // on the first rank of each disk, with checkpoint.replicas
-  RestartNotes restarts_;  // of the first rank, as the lock
+  RestartNotes restarts_;               // of the first rank, as the lock
   RunCloud cloud_;
   ModelSpec spec_;
   std::optional<Plan> plan_;

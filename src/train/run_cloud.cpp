@@ -6,6 +6,7 @@
 #include <sstream>
 #include <thread>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
@@ -201,11 +202,11 @@ std::string RunCloud::note(const fs::path& last_checkpoint) const {
 }
 
 void RunCloud::wait(std::string_view what) {
-  const auto begin = std::chrono::steady_clock::now();
+  const double begin_s = now_s();
   double next_message_s = 0.5;  // nothing is said of what is soon over
   wait_together(world_, [&] {
     if (!uploader_ || uploader_->is_idle()) return true;
-    const double waited_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double waited_s = now_s() - begin_s;
     if (world_.rank() == 0 && waited_s > next_message_s) {
       log::info("{}: waiting for the upload of {} to {}", what, uploader_->waiting(), place_);
       next_message_s += message_s;

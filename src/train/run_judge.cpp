@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"

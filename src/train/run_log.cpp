@@ -1,6 +1,5 @@
 #include "src/train/run.h"
 
-#include <chrono>
 #include <cmath>
 
 #include "kernels/base/log.h"
@@ -13,10 +12,6 @@
 namespace ptrain {
 
 namespace fs = std::filesystem;
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 void Run::open_logs() {
   agreed(world_, [&] {

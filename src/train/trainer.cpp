@@ -1,9 +1,9 @@
 #include "src/train/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "kernels/base/clock.h"
 #include "kernels/base/fault.h"
 #include "kernels/base/stream.h"
 #include "kernels/ops/elementwise.h"
@@ -15,10 +15,6 @@
 
 namespace ptrain {
 namespace {
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Of the step: losses and the square sum of the gradients, then what multiplies the gradients.
 int64_t num_scalars(const Plan& plan) {
