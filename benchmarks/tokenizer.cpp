@@ -8,6 +8,7 @@
 #include <string>
 
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 
 namespace ptrain {

@@ -8,6 +8,7 @@
 #include "kernels/base/log.h"
 #include "parallel/comm/network_probe.h"
 #include "parallel/comm/numa.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/banner.h"
 #include "src/train/device_check.h"

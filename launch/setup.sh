@@ -75,7 +75,7 @@ if command -v nvcc >/dev/null 2>&1 && command -v python3 >/dev/null 2>&1 && [ ! 
 fi
 
 # Objects compiled in another build directory are found again in ccache.
-export CCACHE_NOHASHDIR=1
+export CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
 if [ ! -f "$build/build.ninja" ]; then meson setup "$build" >&2; fi
 ninja -C "$build" "${@:2}" >&2
 echo "setup: $build/ptrain is ready" >&2

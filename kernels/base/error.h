@@ -2,7 +2,7 @@
 // Not for defects that only we can cause and that cost a branch in a hot loop: those use assert.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <concepts>
 #include <source_location>

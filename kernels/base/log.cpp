@@ -1,5 +1,6 @@
 #include "kernels/base/log.h"
 
+#include <fcntl.h>
 #include <sys/time.h>
 
 #include <cstdio>
@@ -56,7 +57,8 @@ void configure(Level level, int rank, int world) {
 
 bool keep_in(const std::string& path) {
   if (voice.file != nullptr) std::fclose(voice.file);
-  voice.file = std::fopen(path.c_str(), "ae");
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644);
+  voice.file = fd < 0 ? nullptr : ::fdopen(fd, "a");
   if (voice.file != nullptr) std::setvbuf(voice.file, nullptr, _IOLBF, 1 << 12);
   return voice.file != nullptr;
 }

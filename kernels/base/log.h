@@ -1,7 +1,7 @@
 // Lines for people on stderr. stdout carries only a verb's product and is not touched here.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 #include <string_view>

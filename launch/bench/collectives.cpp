@@ -3,6 +3,7 @@
 #include "launch/bench/bandwidth.h"
 #include "launch/bench/bench.h"
 #include "launch/bench/timing.h"
+#include "src/io/json.h"
 #include "src/train/config_plan.h"
 
 namespace ptrain::bench {

@@ -4,6 +4,7 @@
 #include "launch/bench/limits.h"
 #include "launch/bench/products.h"
 #include "launch/peak_file.h"
+#include "src/io/json.h"
 #include "src/model/activations.h"
 #include "src/train/peak.h"
 

@@ -3,6 +3,7 @@
 #include "launch/bench/bench.h"
 #include "launch/bench/limits.h"
 #include "launch/bench/op_cases.h"
+#include "src/io/json.h"
 
 namespace ptrain::bench {
 namespace {

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include "launch/verbs.h"
+#include "src/io/json.h"
 #include "src/train/config_write.h"
 
 namespace ptrain {

@@ -5,6 +5,7 @@
 #include "launch/runtime.h"
 #include "launch/verbs.h"
 #include "parallel/comm/agree.h"
+#include "src/io/json.h"
 #include "src/io/safetensors.h"
 #include "src/train/config_check.h"
 #include "src/train/evaluate.h"

@@ -10,6 +10,7 @@
 #include "src/data/tokenizer/tokenizer.h"
 #include "src/infer/decoder.h"
 #include "src/infer/sampler.h"
+#include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/config_plan.h"
 #include "src/train/model_files.h"

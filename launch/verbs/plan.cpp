@@ -8,6 +8,7 @@
 #include "parallel/plan/print_estimate.h"
 #include "parallel/plan/svg.h"
 #include "parallel/plan/svg_compare.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/plan_choice.h"

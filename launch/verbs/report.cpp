@@ -5,6 +5,7 @@
 
 #include "kernels/base/error.h"
 #include "launch/verbs.h"
+#include "src/io/file.h"
 #include "src/train/report.h"
 
 namespace ptrain {

@@ -10,6 +10,7 @@
 #include "src/data/jsonl.h"
 #include "src/data/row_encoding.h"
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

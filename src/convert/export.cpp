@@ -8,9 +8,11 @@
 #include "parallel/comm/agree.h"
 #include "src/convert/publish.h"
 #include "src/io/elements.h"
+#include "src/io/file.h"
 #include "src/io/find.h"
 #include "src/io/hf_dir.h"
 #include "src/io/hf_write.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 
 namespace ptrain {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

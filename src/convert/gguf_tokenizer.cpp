@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

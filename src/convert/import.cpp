@@ -11,7 +11,9 @@
 #include "src/convert/gguf_tokenizer.h"
 #include "src/convert/publish.h"
 #include "src/io/elements.h"
+#include "src/io/file.h"
 #include "src/io/hf_write.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

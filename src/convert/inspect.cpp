@@ -8,8 +8,10 @@
 #include "kernels/base/error.h"
 #include "src/convert/gguf.h"
 #include "src/data/token_file.h"
+#include "src/io/file.h"
 #include "src/io/hdf5.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 
 namespace ptrain {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "src/data/chat_template/text.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/data/model_text.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

@@ -1,5 +1,7 @@
 #include "src/data/dataset.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "kernels/base/error.h"

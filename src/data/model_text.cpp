@@ -4,6 +4,9 @@
 #include <string_view>
 #include <utility>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
+
 namespace ptrain {
 namespace {
 

@@ -7,6 +7,7 @@
 #include "src/data/chat_spans.h"
 #include "src/data/chat_template/text.h"
 #include "src/data/rows.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

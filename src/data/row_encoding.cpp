@@ -1,5 +1,7 @@
 #include "src/data/row_encoding.h"
 
+#include "src/io/json.h"
+
 namespace ptrain {
 
 Json parse_row(std::string_view line, std::string_view where) {

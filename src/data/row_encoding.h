@@ -4,6 +4,7 @@
 
 #include "src/data/dataset.h"
 #include "src/data/rows.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "src/io/json.h"
+
 namespace ptrain {
 namespace {
 

@@ -10,7 +10,7 @@
 #include "src/data/document.h"
 #include "src/data/model_text.h"
 #include "src/data/tokenizer/tokenizer.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

@@ -15,6 +15,7 @@
 
 #include "parallel/comm/communicator.h"
 #include "src/io/hf_write.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 
 namespace ptrain {

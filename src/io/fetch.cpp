@@ -10,6 +10,7 @@
 #include "src/io/checkpoint.h"
 #include "src/io/file.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 
 namespace ptrain {

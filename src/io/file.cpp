@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "kernels/base/error.h"
@@ -33,6 +34,14 @@ int64_t regular_file_bytes(int fd, const std::filesystem::path& path, ExitCode c
 
 }  // namespace
 
+int open_output(const std::filesystem::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+  check(fd >= 0, ExitCode::resources, "{}: cannot be written: {}", path.string(),
+        errno == ELOOP ? "it is a symbolic link, and nothing is written through one; remove it"
+                       : std::strerror(errno));
+  return fd;
+}
+
 File File::open(const std::filesystem::path& path) {
   // Without O_NONBLOCK a pipe under a model's name would hang the open.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -45,7 +54,7 @@ File File::open(const std::filesystem::path& path) {
 File File::open_for_writing(const std::filesystem::path& path) {
   // Not for reading too: an NFS client would then read pages, and write back whole ones over what ranks of
   // other nodes write beside.
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+  const int fd = ::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
   check(fd >= 0, ExitCode::resources, "{}: cannot be opened for writing: {}", path.string(),
         std::strerror(errno));
   File file(fd, path, 0);
@@ -54,14 +63,12 @@ File File::open_for_writing(const std::filesystem::path& path) {
 }
 
 File File::create(const std::filesystem::path& path, int64_t bytes) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  check(fd >= 0, ExitCode::resources, "{}: cannot be created: {}", path.string(), std::strerror(errno));
-  File file(fd, path, bytes);
+  File file(open_output(path, O_RDWR | O_TRUNC), path, bytes);
   // fallocate finds a full disk now; where the file system has none, the size alone is set.
-  if (bytes > 0 && ::fallocate(fd, 0, 0, bytes) != 0) {
+  if (bytes > 0 && ::fallocate(file.fd_, 0, 0, bytes) != 0) {
     check(errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR, ExitCode::resources,
           "{}: no room for its {} bytes: {}", path.string(), bytes, std::strerror(errno));
-    const bool is_done = ::ftruncate(fd, bytes) == 0;
+    const bool is_done = ::ftruncate(file.fd_, bytes) == 0;
     check(is_done, ExitCode::resources, "{}: cannot be made {} bytes long: {}", path.string(), bytes,
           std::strerror(errno));
   }
@@ -159,6 +166,33 @@ void make_directories(const std::filesystem::path& directory) {
   std::filesystem::create_directories(directory, error);
   check(!error && std::filesystem::is_directory(directory, error), ExitCode::resources,
         "{}: cannot be made: {}", directory.string(), error ? error.message() : "it is not a directory");
+}
+
+std::string read_text(const std::filesystem::path& path, int64_t max_bytes) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  check(std::filesystem::exists(status), ExitCode::input, "{}: no such file", path.string());
+  check(std::filesystem::is_regular_file(status), ExitCode::input, "{}: not a regular file", path.string());
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
+  check(!error, ExitCode::input, "{}: {}", path.string(), error.message());
+  check(bytes <= max_bytes, ExitCode::input, "{}: {} bytes, more than the {} that are accepted here",
+        path.string(), bytes, max_bytes);
+  std::ifstream file(path, std::ios::binary);
+  check(file.good(), ExitCode::input, "{}: cannot be read: {}", path.string(), std::strerror(errno));
+  std::string text(static_cast<size_t>(bytes), '\0');
+  file.read(text.data(), bytes);
+  check(file.gcount() == bytes, ExitCode::input, "{}: {} bytes expected, {} read", path.string(), bytes,
+        int64_t{file.gcount()});
+  return text;
+}
+
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  const std::string temporary = path.string() + ".tmp";
+  File file = File::create(temporary, 0);
+  file.write_at(0, text.data(), std::ssize(text));
+  file.sync();
+  file.close();
+  rename_path(temporary, path);
 }
 
 }  // namespace ptrain

@@ -7,8 +7,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace ptrain {
+
+/// A file of an output directory, made where there is none: its descriptor. flags: as open(2)'s. A symbolic
+/// link of that name is refused: who else may write there must not choose what is overwritten. Errors:
+/// ExitCode::resources.
+int open_output(const std::filesystem::path& path, int flags);
 
 /// One open file. Const member functions may be called from several threads at once. Move-only.
 class File {
@@ -60,5 +66,12 @@ bool remove_tree(const std::filesystem::path& path);
 std::optional<int64_t> free_bytes(const std::filesystem::path& directory);
 /// Makes a directory and its parents. Errors: ExitCode::resources.
 void make_directories(const std::filesystem::path& directory);
+
+/// A whole file as text. Errors: ExitCode::input (missing, not a regular file, larger than max_bytes).
+std::string read_text(const std::filesystem::path& path, int64_t max_bytes);
+
+/// Writes a file so that readers see the old or the new content, never half: temporary name, fsync, rename.
+/// Errors: ExitCode::resources with path and reason.
+void write_text(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace ptrain

@@ -9,6 +9,8 @@
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/load.h"
 
 namespace ptrain {

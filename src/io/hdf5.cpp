@@ -1,12 +1,15 @@
 #include "src/io/hdf5.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 
 namespace ptrain {
 namespace {
@@ -129,6 +132,7 @@ Hdf5Writer::Hdf5Writer(const std::filesystem::path& path)
   no_locks(file, access);
   const Id create = file.made(H5Pcreate(H5P_FILE_CREATE), "cannot be created");
   file.ok(H5Pset_obj_track_times(create.get(), false) >= 0, "cannot be created");  // the same bytes each time
+  ::close(open_output(path, O_RDWR));  // refuses a link, which HDF5 would follow
   file.id =
       file.made(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create.get(), access.get()), "cannot be created");
 }

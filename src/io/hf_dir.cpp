@@ -7,6 +7,8 @@
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 #include "src/io/s3.h"
 

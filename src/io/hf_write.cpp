@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "parallel/comm/agree.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 
 namespace ptrain {

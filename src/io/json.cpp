@@ -1,13 +1,9 @@
 #include "src/io/json.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <unordered_set>
 #include <vector>
+
+#include "src/io/file.h"
 
 namespace ptrain {
 namespace {
@@ -97,50 +93,8 @@ Json parse_json(std::string_view text, std::string_view where, int first_line) {
   return root;
 }
 
-std::string read_text(const std::filesystem::path& path, int64_t max_bytes) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  check(std::filesystem::exists(status), ExitCode::input, "{}: no such file", path.string());
-  check(std::filesystem::is_regular_file(status), ExitCode::input, "{}: not a regular file", path.string());
-  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
-  check(!error, ExitCode::input, "{}: {}", path.string(), error.message());
-  check(bytes <= max_bytes, ExitCode::input, "{}: {} bytes, more than the {} that are accepted here",
-        path.string(), bytes, max_bytes);
-  std::ifstream file(path, std::ios::binary);
-  check(file.good(), ExitCode::input, "{}: cannot be read: {}", path.string(), std::strerror(errno));
-  std::string text(static_cast<size_t>(bytes), '\0');
-  file.read(text.data(), bytes);
-  check(file.gcount() == bytes, ExitCode::input, "{}: {} bytes expected, {} read", path.string(), bytes,
-        int64_t{file.gcount()});
-  return text;
-}
-
 Json read_json(const std::filesystem::path& path, int64_t max_bytes) {
   return parse_json(read_text(path, max_bytes), path.string());
-}
-
-void write_text(const std::filesystem::path& path, std::string_view text) {
-  const std::string temporary = path.string() + ".tmp";
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  check(fd >= 0, ExitCode::resources, "{}: cannot be written: {}", temporary, std::strerror(errno));
-  size_t done = 0;
-  bool is_good = true;
-  while (is_good && done < text.size()) {
-    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    is_good = n > 0;
-    if (is_good) done += static_cast<size_t>(n);
-  }
-  is_good = is_good && ::fsync(fd) == 0;
-  int reason = errno;
-  if (::close(fd) != 0 && is_good) {
-    is_good = false;
-    reason = errno;
-  }
-  check(is_good, ExitCode::resources, "{}: cannot be written: {}", temporary, std::strerror(reason));
-  is_good = ::rename(temporary.c_str(), path.c_str()) == 0;  // before errno is read
-  check(is_good, ExitCode::resources, "{}: cannot be renamed to {}: {}", temporary, path.string(),
-        std::strerror(errno));
 }
 
 std::string_view kind_of(const Json& value) {

@@ -9,25 +9,16 @@
 #include <string_view>
 
 #include "kernels/base/error.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 
-using Json = nlohmann::ordered_json;
-
-/// Parses one JSON value. `where` names the source in messages, `first_line` its first line's number there; 0: `where`
-/// names the line already.
-/// Errors: ExitCode::input.
+/// Parses one JSON value. `where` names the source in messages, `first_line` its first line's number there;
+/// 0: `where` names the line already. Errors: ExitCode::input.
 Json parse_json(std::string_view text, std::string_view where, int first_line = 1);
 
 /// Reads and parses a whole file of at most `max_bytes`. Errors: ExitCode::input, with the path.
 Json read_json(const std::filesystem::path& path, int64_t max_bytes = int64_t{256} << 20);
-
-/// A whole file as text. Errors: ExitCode::input (missing, not a regular file, larger than max_bytes).
-std::string read_text(const std::filesystem::path& path, int64_t max_bytes);
-
-/// Writes a file so that readers see the old or the new content, never half: temporary name, fsync, rename.
-/// Errors: ExitCode::resources with path and reason.
-void write_text(const std::filesystem::path& path, std::string_view text);
 
 /// object[key] as T. Errors: ExitCode::input naming `where`, the key, what was found and what was expected.
 template <class T>

@@ -6,6 +6,8 @@
 
 #include "kernels/base/crc32c.h"
 #include "kernels/base/error.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/safetensors.h"
 
 namespace ptrain {

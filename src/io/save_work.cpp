@@ -5,8 +5,10 @@
 #include "kernels/base/error.h"
 #include "kernels/base/fault.h"
 #include "kernels/base/log.h"
+#include "src/io/file.h"
 #include "src/io/hdf5.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

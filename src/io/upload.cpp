@@ -6,6 +6,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "src/io/file.h"
 #include "src/io/manifest.h"
 
 namespace ptrain {

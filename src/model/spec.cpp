@@ -4,6 +4,7 @@
 #include <numbers>
 #include <vector>
 
+#include "src/io/json.h"
 #include "src/io/s3.h"
 #include "src/model/families/families.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "kernels/base/tensor.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

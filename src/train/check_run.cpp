@@ -15,6 +15,7 @@
 #include "src/data/show_rows.h"
 #include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
+#include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/model_files.h"
 #include "src/train/plan_choice.h"

@@ -1,8 +1,11 @@
 #include "src/train/config_load.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/foreign_keys.h"
 

@@ -1,4 +1,5 @@
 // The configuration's keys as tables for docs/.
+#include <fmt/core.h>
 
 #include "src/train/config_keys.h"
 #include "src/train/config_write.h"

@@ -1,4 +1,5 @@
 // Keys and values of the configuration as words for people: sections, suggestions, what a key accepts.
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 #include "src/io/s3.h"
 #include "src/train/config_keys.h"
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 #include "src/train/config.h"
 
 namespace ptrain {

@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "kernels/base/log.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/base/runtime.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

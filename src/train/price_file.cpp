@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/yaml_door.h"
 

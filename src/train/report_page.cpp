@@ -4,6 +4,7 @@
 #include <map>
 
 #include "parallel/plan/svg.h"
+#include "src/io/json.h"
 #include "src/train/chart.h"
 #include "src/train/metrics.h"
 #include "src/train/report.h"

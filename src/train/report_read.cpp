@@ -6,6 +6,7 @@
 #include "kernels/base/error.h"
 #include "parallel/plan/svg.h"
 #include "parallel/plan/svg_compare.h"
+#include "src/io/json.h"
 #include "src/train/config_load.h"
 #include "src/train/plan_choice.h"
 #include "src/train/report.h"

@@ -5,7 +5,9 @@
 #include "kernels/base/log.h"
 #include "kernels/base/progress.h"
 #include "kernels/base/rng.h"
+#include "src/io/file.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 #include "src/train/config_keys.h"
 #include "src/train/store.h"
@@ -83,6 +85,8 @@ void link_hf_files(const fs::path& checkpoint, const fs::path& directory) {
     fs::remove_all(temporary);
     fs::create_directories(temporary);
     for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint)) {
+      check(!entry.is_symlink(), ExitCode::input,
+            "{}: a symbolic link in a checkpoint: nothing of ours makes one", entry.path().string());
       if (!entry.is_regular_file() || entry.path().filename() == manifest_name) continue;
       std::error_code error;
       fs::create_hard_link(entry.path(), temporary / entry.path().filename(), error);

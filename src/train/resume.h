@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "src/data/document_source.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 #include "src/train/config.h"
 
 namespace ptrain {

@@ -12,6 +12,7 @@
 #include "kernels/base/clock.h"
 #include "src/io/checkpoint_saver.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "src/io/part_writers.h"
 #include "src/io/replica_copy.h"
 #include "src/io/storage.h"
@@ -85,6 +86,7 @@ class Run {
   void build_trainer();
   void load_model();
   void resume();
+  void go_on_after(int64_t step, const Json& run);
   void open_logs();
   bool train();
   StepResult take_step(int64_t step);
@@ -92,6 +94,7 @@ class Run {
   bool goes_back(const StepResult& result);
   bool has_damaged_state(int64_t step);
   void go_back(std::string_view why);
+  void go_back_to_files();
   void note_start();
   void watch_for_spikes(const StepResult& result);
   void check_replicas(int64_t step);
@@ -108,6 +111,7 @@ class Run {
   void log(const StepResult& result);
   void evaluate(int64_t step);
   void keep_as_model();
+  bool is_kept_as_model(int64_t step);
   void link_model();
   bool has_model();
 
@@ -144,9 +148,11 @@ class Run {
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t best_step_ = 0;
-  std::optional<StateSnapshot> snapshot_;  // what is saved while training goes on
-  std::optional<MovedSlices> moved_;       // of the save under way
-  std::optional<CheckpointSaver> saver_;   // behind what it reads, so that it ends before
+  std::optional<StateSnapshot>
+      snapshot_;                          // what is saved while training goes on, and what a run goes back to
+  Json run_of_snapshot_;                  // see go_on_after()
+  std::optional<MovedSlices> moved_;      // of the save under way
+  std::optional<CheckpointSaver> saver_;  // behind what it reads, so that it ends before
   std::filesystem::path last_checkpoint_;
   std::string_view phase_ = "start";  // for failure.json, as the next
   int64_t step_ = 0;

@@ -10,6 +10,7 @@
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
+#include "src/io/file.h"
 #include "src/io/find.h"
 #include "src/io/json.h"
 

@@ -127,13 +127,9 @@ bool Run::has_damaged_state(int64_t step) {
   return true;
 }
 
-/// To the newest checkpoint, or to the weights that the run began with.
-void Run::go_back(std::string_view why) {
-  enter("going back to a snapshot");
-  finish_save();
-  const int64_t from = step_;
+void Run::go_back_to_files() {
   done_steps_ = 0;
-  newest_step_ = from;
+  newest_step_ = step_;
   progress_.skipped_steps = 0;
   trainer_->set_updates(0);
   trainer_->loss_scale().restore(LossScale::first, 0);
@@ -144,8 +140,25 @@ void Run::go_back(std::string_view why) {
     state.put();
   }
   resume();
-  if (is_first()) log::warn("{}: goes back from step {} to step {}", why, from, done_steps_);
+}
+
+/// To the copy in memory, which may be of a step that no disk could take; else to the newest checkpoint, or
+/// to the weights that the run began with.
+void Run::go_back(std::string_view why) {
+  enter("going back to a snapshot");
+  finish_save();
+  const bool is_in_memory = snapshot_ && snapshot_->is_taken();
+  if (is_in_memory) {
+    snapshot_->put_back();
+    go_on_after(snapshot_->step(), run_of_snapshot_);
+  } else {
+    go_back_to_files();
+  }
+  if (is_first())
+    log::warn("{}: goes back from step {} to step {}{}", why, step_, done_steps_,
+              is_in_memory ? ", by the copy in memory" : "");
   agreed(world_, [&] {
+    metrics_ = {};
     if (is_first()) metrics_ = MetricsFile(output_ / "metrics.jsonl", done_steps_);
   });
   enter("training");

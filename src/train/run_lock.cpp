@@ -16,6 +16,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "src/io/file.h"
 
 namespace ptrain {
 namespace {
@@ -87,8 +88,7 @@ class RunLock::Held {
  public:
   Held(const std::filesystem::path& output, const std::string& job, const LockPatience& patience)
       : path_(output / ".lock"), owner_(owner_text(job)), patience_(patience) {
-    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    check(fd_ >= 0, ExitCode::resources, "output: {} cannot be written: {}", path_, std::strerror(errno));
+    fd_ = open_output(path_, O_RDWR);
     try {
       take(output);
     } catch (...) {

@@ -1,3 +1,4 @@
+#include "src/io/file.h"
 #include "src/train/run.h"
 
 #include <cmath>
@@ -6,6 +7,7 @@
 #include "kernels/base/rng.h"
 #include "kernels/base/secrets.h"
 #include "parallel/comm/agree.h"
+#include "src/io/json.h"
 #include "src/train/config_write.h"
 #include "src/train/device_check.h"
 

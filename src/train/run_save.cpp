@@ -1,3 +1,4 @@
+#include "src/io/json.h"
 #include "src/train/run.h"
 
 #include "kernels/base/log.h"
@@ -83,6 +84,7 @@ void Run::save(int64_t step, Saving saving) {
   const std::map<std::string, int> part_of = parts_of(request.tensors);
   if (saving == Saving::periodic && snapshot_) {
     snapshot_->take(step);
+    run_of_snapshot_ = request.run;
     moved_.emplace(*storage_, snapshot_->slices(), part_of);
     saver_->begin(std::move(request), moved_->slices());
   } else {
@@ -129,6 +131,22 @@ void Run::keep_as_model() {
   agreed(world_, [&] {
     if (is_first() && storage_->disks().count() > 1) note_model_step(output_, step_);
   });
+}
+
+/// False where no disk could take it: the model that is there stays, and training goes on.
+bool Run::is_kept_as_model(int64_t step) {
+  try {
+    keep_as_model();
+    return true;
+  } catch (const AgreedError& error) {
+    if (error.code() != ExitCode::resources) throw;
+    if (error.is_speaker()) {
+      log::warn(
+          "the best model so far, of step {}, is not kept: {}. Training goes on, an older one is as it was",
+          step, error.what());
+    }
+    return false;
+  }
 }
 
 /// <output>/model as the newest checkpoint's own files: hard links, or copies where the disk has none. From

@@ -1,3 +1,4 @@
+#include "src/io/json.h"
 #include "src/train/run.h"
 
 #include "kernels/base/log.h"
@@ -139,22 +140,29 @@ void Run::resume() {
     if (found) state.put();
   }
   if (!found) return load_model();
-  done_steps_ = found->step;
   last_checkpoint_ = found->path;
   cloud_.add_checkpoint(last_checkpoint_);  // an earlier start may have ended before it was there
-  trainer_->set_updates(found->manifest.run.value("updates", found->step));
-  if (found->manifest.run.contains("loss_scale")) {
-    const Json& scale = found->manifest.run["loss_scale"];
-    trainer_->loss_scale().restore(scale.at(0).get<double>(), scale.at(1).get<int64_t>());
-  }
-  progress_.first_step = found->step + 1;
-  progress_.skipped_steps = found->step - trainer_->updates();
-  if (found->manifest.run.contains("best_loss")) best_loss_ = found->manifest.run["best_loss"].get<double>();
-  best_step_ = found->manifest.run.value("best_step", int64_t{0});
+  go_on_after(found->step, found->manifest.run);
   find_best_model();
   if (!is_first()) return;
   warn_of_changes(found->manifest.run, identity_, done_steps_);
   log::info("goes on after step {} from {}", done_steps_, found->path.string());
+}
+
+/// run: what save_request() said of the run then. Weights and moments are there already.
+void Run::go_on_after(int64_t step, const Json& run) {
+  done_steps_ = step;
+  trainer_->set_updates(run.value("updates", step));
+  if (run.contains("loss_scale")) {
+    const Json& scale = run["loss_scale"];
+    trainer_->loss_scale().restore(scale.at(0).get<double>(), scale.at(1).get<int64_t>());
+  }
+  progress_.first_step = step + 1;
+  progress_.skipped_steps = step - trainer_->updates();
+  if (run.contains("best_loss")) {
+    best_loss_ = run["best_loss"].get<double>();
+    best_step_ = run.value("best_step", int64_t{0});
+  }
 }
 
 }  // namespace ptrain

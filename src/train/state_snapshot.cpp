@@ -92,6 +92,39 @@ void StateSnapshot::take(int64_t step) {
   step_ = step;
 }
 
+/// As HostState's put(), of what this rank owns.
+void StateSnapshot::put_back_weights() {
+  const Context& context = trainer_.model().context();
+  const Tensor master = trainer_.optimizer().master();
+  const FlatMemory& parameters = trainer_.model().owned_parameters();
+  Context host = host_context(context);
+  for (const UpdateSegment& segment : trainer_.optimizer().segments()) {
+    const Tensor wide = map_.at(segment.elements);
+    if (!has_split_master(trainer_)) {
+      from_host(context, wide, parameters.at(segment.elements));
+      if (master) from_host(context, wide, slice(master, {segment.state, segment.elements.count}));
+      continue;
+    }
+    for (int64_t begin = 0; begin < segment.elements.count; begin += chunk_elements) {
+      const int64_t count = std::min(chunk_elements, segment.elements.count - begin);
+      const Tensor weight(staging_.data(), {count}, DType::bf16);
+      const Tensor low(weight.at(count), {count}, DType::i16);
+      split_master(host, slice(wide, {begin, count}), weight, low);
+      from_host(context, weight, parameters.at({segment.elements.begin + begin, count}));
+      from_host(context, low, slice(master, {segment.state + begin, count}));
+    }
+  }
+}
+
+void StateSnapshot::put_back() {
+  const Context& context = trainer_.model().context();
+  trainer_.finish_exchange();
+  put_back_weights();
+  from_host(context, m_, trainer_.optimizer().m());
+  from_host(context, v_, trainer_.optimizer().v());
+  trainer_.spread_new_parameters();
+}
+
 std::vector<StateSlice> StateSnapshot::slices() const {
   return slices_to_save(trainer_, map_, m_, v_);
 }

@@ -21,6 +21,8 @@ class StateSnapshot {
 
   /// Copies the state as it is after `step`; to be called between steps.
   void take(int64_t step);
+  /// A collective, between steps: the state becomes what was taken, to the bit.
+  void put_back();
   /// Of what is held; 0: nothing yet.
   int64_t step() const { return step_; }
   bool is_taken() const { return step_ > 0; }
@@ -34,6 +36,7 @@ class StateSnapshot {
 
  private:
   void take_weights();
+  void put_back_weights();
 
   Trainer& trainer_;
   Buffer memory_, staging_;

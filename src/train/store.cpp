@@ -1,24 +1,12 @@
 #include "src/train/store.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <fstream>
-#include <utility>
+
+#include "src/io/file.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {
-
-void write_all(int fd, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    check(n > 0, ExitCode::resources, "{}: cannot be written: {}", path, std::strerror(errno));
-    text.remove_prefix(static_cast<size_t>(n));
-  }
-}
 
 /// The rows to keep: whole lines of steps up to last_step.
 std::string kept_rows(const std::string& text, int64_t last_step) {
@@ -61,29 +49,17 @@ bool has_evaluation(const std::filesystem::path& metrics, int64_t step) {
   return false;
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t last_step) : path_(path.string()) {
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t last_step) {
   if (std::filesystem::exists(path)) {
     const std::string text = read_text(path, int64_t{4} << 30);
     const std::string kept = kept_rows(text, last_step);
     if (kept != text) write_text(path, kept);
   }
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  check(fd_ >= 0, ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
-}
-
-MetricsFile::MetricsFile(MetricsFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
-MetricsFile& MetricsFile::operator=(MetricsFile&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(path_, other.path_);
-  return *this;
-}
-MetricsFile::~MetricsFile() {
-  if (fd_ >= 0) ::close(fd_);
+  file_ = AppendedFile(path, AppendedFile::Start::go_on);
 }
 
 void MetricsFile::append(const Json& row) {
-  write_all(fd_, row.dump() + '\n', path_);
+  file_.append(row.dump() + '\n');
 }
 
 }  // namespace ptrain

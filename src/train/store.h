@@ -6,7 +6,8 @@
 #include <filesystem>
 #include <string>
 
-#include "src/io/json.h"
+#include "src/io/appended_file.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 
@@ -19,21 +20,17 @@ void replace_by_made(const std::filesystem::path& directory);
 /// Whether metrics.jsonl has the evaluation of a step. One that cannot be read has none.
 bool has_evaluation(const std::filesystem::path& metrics, int64_t step);
 
-/// Appends JSON objects, one a line, each written by one write().
+/// Appends JSON objects, one a line.
 class MetricsFile {
  public:
   MetricsFile() = default;
   /// Takes out a torn last line and the rows of steps after `last_step`, then appends.
   MetricsFile(const std::filesystem::path& path, int64_t last_step);
-  MetricsFile(MetricsFile&& other) noexcept;
-  MetricsFile& operator=(MetricsFile&& other) noexcept;
-  ~MetricsFile();
 
   void append(const Json& row);
 
  private:
-  int fd_ = -1;
-  std::string path_;
+  AppendedFile file_;
 };
 
 }  // namespace ptrain

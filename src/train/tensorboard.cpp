@@ -1,11 +1,6 @@
 #include "src/train/tensorboard.h"
 
-#include <fcntl.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <utility>
 
 #include "kernels/base/crc32c.h"
 #include "kernels/base/error.h"
@@ -88,39 +83,14 @@ std::string scalar_record(double time, int64_t step, const std::vector<Scalar>& 
 TensorBoard::TensorBoard(const std::filesystem::path& directory, double time) {
   char host[256] = {};
   gethostname(host, sizeof host - 1);
-  path_ = (directory /
-           fmt::format("events.out.tfevents.{:010}.{}.{}", static_cast<int64_t>(time), host, ::getpid()))
-              .string();
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  check(fd_ >= 0, ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
-  const std::string record = version_record(time);
-  append(record);
-}
-
-TensorBoard::TensorBoard(TensorBoard&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
-TensorBoard& TensorBoard::operator=(TensorBoard&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(path_, other.path_);
-  return *this;
-}
-TensorBoard::~TensorBoard() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void TensorBoard::append(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    check(n > 0, ExitCode::resources, "{}: cannot be written: {}", path_, std::strerror(errno));
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
+  const std::string name =
+      fmt::format("events.out.tfevents.{:010}.{}.{}", static_cast<int64_t>(time), host, ::getpid());
+  file_ = AppendedFile(directory / name, AppendedFile::Start::go_on);
+  file_.append(version_record(time));
 }
 
 void TensorBoard::write(double time, int64_t step, const std::vector<Scalar>& scalars) {
-  if (fd_ < 0) return;
-  const std::string record = scalar_record(time, step, scalars);
-  append(record);
+  if (file_.is_open()) file_.append(scalar_record(time, step, scalars));
 }
 
 }  // namespace ptrain

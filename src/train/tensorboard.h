@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "src/io/appended_file.h"
+
 namespace ptrain {
 
 struct Scalar {
@@ -25,17 +27,11 @@ class TensorBoard {
   TensorBoard() = default;
   /// A new file events.out.tfevents.<time>.<host>.<pid> in `directory`. Errors: ExitCode::resources.
   TensorBoard(const std::filesystem::path& directory, double time);
-  TensorBoard(TensorBoard&& other) noexcept;
-  TensorBoard& operator=(TensorBoard&& other) noexcept;
-  ~TensorBoard();
 
   void write(double time, int64_t step, const std::vector<Scalar>& scalars);
 
  private:
-  void append(std::string_view bytes);
-
-  int fd_ = -1;
-  std::string path_;
+  AppendedFile file_;
 };
 
 }  // namespace ptrain

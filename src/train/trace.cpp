@@ -1,12 +1,7 @@
 #include "src/train/trace.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "kernels/base/log.h"
@@ -52,17 +47,6 @@ std::string arguments_of(const Span& span) {
     if (number >= 0) text += fmt::format(R"(,"{}":{})", name, number);
   }
   return text;  // still open
-}
-
-void write_all(int fd, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    check(n > 0, ExitCode::resources,
-          "log.trace: {} cannot be written: {}; make room, or set log.trace to false", path,
-          std::strerror(errno));
-    text.remove_prefix(static_cast<size_t>(n));
-  }
 }
 
 }  // namespace
@@ -147,7 +131,7 @@ std::string TraceText::events(std::span<const Span> spans, double shift_s, doubl
 
 // --- File --------------------------------------------------------------------------------------------------
 
-TraceFile::TraceFile(const std::filesystem::path& path) : path_(path.string()) {
+TraceFile::TraceFile(const std::filesystem::path& path) {
   if (std::filesystem::exists(path)) {
     int number = 1;
     const auto kept = [&] {
@@ -157,38 +141,24 @@ TraceFile::TraceFile(const std::filesystem::path& path) : path_(path.string()) {
     while (std::filesystem::exists(kept())) ++number;
     std::error_code error;
     std::filesystem::rename(path, kept(), error);
-    check(!error, ExitCode::resources, "log.trace: {} cannot be renamed to {}: {}", path_, kept().string(),
-          error.message());
+    check(!error, ExitCode::resources, "log.trace: {} cannot be renamed to {}: {}", path.string(),
+          kept().string(), error.message());
     log::info("the trace of an earlier start is kept as {}", kept().string());
   }
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
-  check(fd_ >= 0, ExitCode::resources, "log.trace: {} cannot be written: {}", path_, std::strerror(errno));
-}
-
-TraceFile::TraceFile(TraceFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)), is_empty_(other.is_empty_) {}
-TraceFile& TraceFile::operator=(TraceFile&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(path_, other.path_);
-  std::swap(is_empty_, other.is_empty_);
-  return *this;
-}
-TraceFile::~TraceFile() {
-  if (fd_ >= 0) ::close(fd_);
+  file_ = AppendedFile(path, AppendedFile::Start::anew);
 }
 
 void TraceFile::append(std::string_view events) {
   if (events.empty()) return;
   std::string text = std::exchange(is_empty_, false) ? "[\n" : ",\n";
   text += events;
-  write_all(fd_, text, path_);
+  file_.append(text);
 }
 
 void TraceFile::close() {
-  if (fd_ < 0) return;
-  write_all(fd_, is_empty_ ? "[\n]\n" : "\n]\n", path_);
-  const int closed = ::close(std::exchange(fd_, -1));
-  check(closed == 0, ExitCode::resources, "log.trace: {} cannot be written: {}", path_, std::strerror(errno));
+  if (!file_.is_open()) return;
+  file_.append(is_empty_ ? "[\n]\n" : "\n]\n");
+  file_ = {};
 }
 
 // --- Run ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@
 #include "parallel/comm/communicator.h"
 #include "parallel/plan/mesh.h"
 #include "parallel/run/tracer.h"
+#include "src/io/appended_file.h"
 
 namespace ptrain {
 
@@ -55,18 +56,13 @@ class TraceFile {
   /// A new file. One that is there already is kept as trace-1.json, trace-2.json and so on.
   /// Errors: ExitCode::resources, with path and reason; so do the others.
   explicit TraceFile(const std::filesystem::path& path);
-  TraceFile(TraceFile&& other) noexcept;
-  TraceFile& operator=(TraceFile&& other) noexcept;
-  ~TraceFile();
-
-  /// events: as of TraceText; written by one write() as far as the system allows.
+  /// events: as of TraceText
   void append(std::string_view events);
   /// Writes the closing bracket.
   void close();
 
  private:
-  int fd_ = -1;
-  std::string path_;
+  AppendedFile file_;
   bool is_empty_ = true;
 };
 

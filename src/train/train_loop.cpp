@@ -5,6 +5,7 @@
 #include "kernels/base/fault.h"
 #include "kernels/base/log.h"
 #include "src/io/checkpoint.h"
+#include "src/io/json.h"
 #include "src/train/run.h"
 
 namespace ptrain {
@@ -29,10 +30,9 @@ void Run::evaluate(int64_t step) {
   say(fmt::format("step {}/{}  validation loss {:.4f} over {} supervised tokens", step, steps_,
                   evaluation.loss, evaluation.supervised_tokens));
   const bool keeps_best = config_.evaluation.every > 0 && config_.evaluation.keep_best;
-  if (keeps_best && evaluation.loss < best_loss_) {
+  if (keeps_best && evaluation.loss < best_loss_ && is_kept_as_model(step)) {
     best_loss_ = evaluation.loss;
     best_step_ = step;
-    keep_as_model();
   }
   enter("training");
 }

@@ -223,6 +223,11 @@ void Trainer::note_new_parameters() {
   if (offload_ != nullptr) offload_->read_parameters(model_.owned_parameters());
 }
 
+void Trainer::spread_new_parameters() {
+  note_new_parameters();
+  parameters_.start();
+}
+
 Trainer::~Trainer() {
   // Nobody else waits for parameters that are still under way when a run ends. Where it ends by an error,
   // that error is what counts.

@@ -94,6 +94,8 @@ class Trainer {
   int64_t host_arena_bytes() const { return offload_ == nullptr ? 0 : offload_->arena_bytes(); }
   /// To be called when model().owned_parameters() or optimizer().master() were written from outside.
   void note_new_parameters();
+  /// A collective: the same where nobody wrote what other data ranks own. It sets out from them to here.
+  void spread_new_parameters();
   /// Waits until all parameters of the last step are where they are read; for who looks at them between
   /// steps.
   void finish_exchange() { parameters_.finish(); }

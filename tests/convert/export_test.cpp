@@ -7,6 +7,7 @@
 #include "parallel/comm/agree.h"
 #include "src/convert/inspect.h"
 #include "src/io/checkpoint_saver.h"
+#include "src/io/file.h"
 #include "src/io/hdf5.h"
 #include "src/io/hf_dir.h"
 #include "tests/convert/gguf_writer.h"

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/convert/gguf_writer.h"
 #include "tests/support/fixtures.h"
 

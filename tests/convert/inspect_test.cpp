@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "src/data/token_file.h"
+#include "src/io/file.h"
 #include "src/io/manifest.h"
 #include "src/io/safetensors.h"
 #include "tests/convert/gguf_writer.h"

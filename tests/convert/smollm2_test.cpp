@@ -8,6 +8,7 @@
 #include "src/convert/import.h"
 #include "src/data/tokenizer/tokenizer.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/sha256.h"
 

@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rng.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/fixtures.h"
 

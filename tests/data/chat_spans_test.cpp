@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "src/data/chat_template/text.h"
+#include "src/io/json.h"
 #include "tests/data/row_support.h"
 
 namespace ptrain {

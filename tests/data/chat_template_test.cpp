@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

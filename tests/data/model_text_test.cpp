@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

@@ -7,6 +7,7 @@
 #include "parallel/comm/self_comm.h"
 #include "parallel/comm/thread_comm.h"
 #include "src/data/show_rows.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

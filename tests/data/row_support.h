@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/data/rows.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

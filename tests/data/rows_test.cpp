@@ -5,6 +5,7 @@
 #include <atomic>
 #include <thread>
 
+#include "src/io/json.h"
 #include "tests/data/row_support.h"
 
 namespace ptrain {

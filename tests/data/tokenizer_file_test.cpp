@@ -9,6 +9,8 @@
 
 #include "src/data/tokenizer/sentencepiece.h"
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

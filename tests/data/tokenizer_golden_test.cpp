@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/fixtures.h"
 

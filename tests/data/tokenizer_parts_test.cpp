@@ -9,6 +9,7 @@
 #include "src/data/tokenizer/post_processor.h"
 #include "src/data/tokenizer/pre_tokenizer.h"
 #include "src/data/tokenizer/tokenizer.h"
+#include "src/io/json.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "src/data/tokenizer/pre_tokenizer.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

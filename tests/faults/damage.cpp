@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/rng.h"
 #include "parallel/comm/self_comm.h"
+#include "src/io/file.h"
 #include "src/io/find.h"
 #include "tests/faults/job.h"
 #include "tests/faults/parts.h"

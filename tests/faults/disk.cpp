@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "kernels/base/error.h"
 #include "src/io/checkpoint.h"
@@ -41,7 +42,7 @@ const Failure failures[] = {
     {"fsync", "EIO", 1, 1, "/state/", true},
     {"fsync", "EIO", 2, 1, "/model-", true},
     {"fallocate", "ENOSPC", 0, 2, "/model-", true},
-    {"write", "ENOSPC", 0, 1, "/MANIFEST.json", true},
+    {"pwrite", "ENOSPC", 0, 1, "/MANIFEST.json", true},
     {"write", "half", -1, 1, "", false},
     {"fsync", "EIO", 0, 1, "/MANIFEST.json", true},
     {"rename", "EIO", 0, 1, "/MANIFEST.json", true},
@@ -74,6 +75,14 @@ void expect_message(const std::string& err, int64_t step, const std::string& rea
                         line.find(" bytes in /") != std::string::npos &&
                         line.find(" are free") != std::string::npos && line.find(reason) != std::string::npos;
   tally.expect(is_whole, fmt::format("step {}: path, reason, need and free are not all in: {}", step, line));
+}
+
+/// Takes what room the disk has left.
+void fill_up(const fs::path& path) {
+  std::ofstream file(path);
+  const std::string page(4096, 'x');
+  while (file.write(page.data(), std::ssize(page)).flush()) {
+  }
 }
 
 }  // namespace
@@ -128,25 +137,31 @@ Tally full_disk() {
   const Unbroken unbroken(setup_of(400, 20));
   TinyRun run;
   const fs::path checkpoints = run.output() / "checkpoints";
-  fs::create_directories(checkpoints);
+  fs::create_directories(run.output());
   // A mount namespace of this process's own: it and the disk end with it.
   const bool is_mounted = ::unshare(CLONE_NEWNS) == 0 &&
                           ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                          ::mount("tmpfs", checkpoints.c_str(), "tmpfs", 0, "size=8m") == 0;
+                          ::mount("tmpfs", run.output().c_str(), "tmpfs", 0, "size=8m") == 0;
   if (!is_mounted) {
     tally.skipped = "mounting a tmpfs is not allowed here (it takes root)";
     return tally;
   }
   // 8 MB, 5 of which are taken: two checkpoints of 1.1 MB fit, a third one does not.
-  put(checkpoints / "taken", std::string(5 << 20, 'x'));
+  put(run.output() / "taken", std::string(5 << 20, 'x'));
   Job job(4, unbroken.words(run, 0));
   const auto has_failed = [&] { return job.err_so_far().find(" are free") != std::string::npos; };
   const bool is_full = wait_until([&] { return has_failed() || job.has_ended(); }) && has_failed();
   const Inventory full = take_inventory(checkpoints);
-  fs::remove(checkpoints / "taken");
+  // Then not even a row of metrics.jsonl finds room.
+  fill_up(run.output() / "rest");
+  const auto waits = [&] { return job.err_so_far().find("its rows wait in memory") != std::string::npos; };
+  const bool is_waiting = wait_until([&] { return waits() || job.has_ended(); }) && waits();
+  fs::remove(run.output() / "rest");
+  fs::remove(run.output() / "taken");
   const ProgramResult result = job.wait();
   ++tally.injected;
   tally.expect(is_full, "no save failed for want of room");
+  tally.expect(is_waiting, "no row of metrics.jsonl waited for room");
   tally.expect(full.newest.has_value() && full.damaged.empty(), "the older checkpoints did not stay whole");
   tally.expect(result.code == 0, fmt::format("the run ended with {}: {}", result.code, result.err));
   expect_message(result.err, full.newest.value_or(0) + unbroken.setup().every, "", tally);
@@ -156,7 +171,7 @@ Tally full_disk() {
   unbroken.expect_same(run, tally);
   expect_no_long_step(run.output(), tally);
   tally.recovered += tally.faults.empty();
-  ::umount2(checkpoints.c_str(), MNT_DETACH);
+  ::umount2(run.output().c_str(), MNT_DETACH);
   return tally;
 }
 

@@ -1,6 +1,7 @@
 #include "tests/faults/job.h"
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 
 namespace ptrain::faults {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "src/io/checkpoint.h"
+#include "src/io/file.h"
 #include "tests/faults/job.h"
 #include "tests/faults/parts.h"
 

@@ -3,6 +3,7 @@
 // submits jobs.
 #include <cstring>
 
+#include "src/io/file.h"
 #include "tests/faults/chain.h"
 #include "tests/faults/parts.h"
 

@@ -69,11 +69,12 @@ Tally soak(int steps, int saves, int resumes) {
       }
     };
     chain.run_to(start == resumes ? steps + 1 : last, look);
-    // The second third against the last one; what it takes to get going lies before them.
-    const int64_t third = (last - first) / 3;
+    // The third quarter against the last one: what it takes to get going, the first saves among it, lies
+    // before.
+    const int64_t half = first + (last - first) / 2, quarter = (last - first) / 4;
     for (size_t rank = 0; rank < samples.size(); ++rank) {
-      const Sample warm = least(samples[rank], first + third, first + 2 * third);
-      const Sample late = least(samples[rank], first + 2 * third, last);
+      const Sample warm = least(samples[rank], half, half + quarter);
+      const Sample late = least(samples[rank], half + quarter, last);
       tally.expect(warm.step > 0 && late.step > 0, fmt::format("start {}, rank {}: no samples", start, rank));
       if (warm.step == 0 || late.step == 0) continue;
       const double grown =

@@ -52,7 +52,7 @@ const Door doors[] = {
     {"nccl.h", {"parallel/comm/nccl_door.cpp"}},
     {"hdf5.h", {"src/io/hdf5.cpp"}},
     {"yaml-cpp/", {"src/train/yaml_door.cpp"}},
-    {"nlohmann/", {"src/io/json.h"}},
+    {"nlohmann/", {"src/io/json.h", "src/io/json_fwd.h"}},
     {"pcre2.h", {"src/data/tokenizer/regex.cpp"}},
     {"unicode/", {"src/data/tokenizer/unicode.cpp"}},
     {"cblas.h", {"kernels/cpu/blas.cpp"}},

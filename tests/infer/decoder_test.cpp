@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "src/infer/sampler.h"
+#include "src/io/json.h"
 #include "tests/support/golden.h"
 
 namespace ptrain {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "kernels/base/fault.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/io/checkpoint_state.h"
 

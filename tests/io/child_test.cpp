@@ -13,6 +13,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/secrets.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/fixtures.h"
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/io/manifest.h"
 #include "tests/support/fake_s3.h"

@@ -143,7 +143,7 @@ TEST(Hdf5, SaysWhatIsWrongWithAFile) {
             name + ": dataset group/missing/large is missing");
   EXPECT_NE(text([&] { reader.dataset("group"); }), "nothing was thrown");
   EXPECT_EQ(message_of([&] { Hdf5Writer(directory.path() / "no/such/folder.h5"); }, ExitCode::resources)
-                .find((directory.path() / "no/such/folder.h5").string() + ": cannot be created: "),
+                .find((directory.path() / "no/such/folder.h5").string() + ": cannot be written: "),
             0u);
 }
 

@@ -7,7 +7,9 @@
 
 #include "parallel/comm/agree.h"
 #include "parallel/plan/mesh.h"
+#include "src/io/file.h"
 #include "src/io/hf_write.h"
+#include "src/io/json.h"
 #include "src/io/load.h"
 #include "tests/support/fixtures.h"
 #include "tests/support/ranks.h"

@@ -6,6 +6,7 @@
 
 #include "kernels/base/crc32c.h"
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "tests/io/nodes.h"
 
 namespace ptrain {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "src/io/extents.h"
+#include "src/io/file.h"
 #include "tests/io/nodes.h"
 
 namespace ptrain {

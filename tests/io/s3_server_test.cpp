@@ -17,6 +17,7 @@
 #include "kernels/base/error.h"
 #include "src/io/child.h"
 #include "src/io/fetch.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/io/upload.h"
 #include "tests/support/fixtures.h"

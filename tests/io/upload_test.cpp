@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/fake_s3.h"
 

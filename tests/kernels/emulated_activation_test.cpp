@@ -1,6 +1,8 @@
 // SwiGLU's kernels beside their CPU twins.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/ops/activation.h"
 #include "tests/support/twins.h"
 

@@ -1,6 +1,8 @@
 // Copies on a device beside their CPU twins: every pair of dtypes, and copies of chosen rows.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/ops/elementwise.h"
 #include "tests/support/twins.h"
 

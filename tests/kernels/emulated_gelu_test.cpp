@@ -1,6 +1,8 @@
 // GELU's kernels beside their CPU twins.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/ops/gelu.h"
 #include "tests/support/twins.h"
 

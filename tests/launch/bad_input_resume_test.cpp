@@ -1,6 +1,8 @@
 // What a run says of a checkpoint and of weights that are not its own, from outside.
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/launch/broken_run.h"
 
 namespace ptrain {

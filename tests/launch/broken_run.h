@@ -1,6 +1,8 @@
 // Ways to break a TinyRun's model, rows and configuration. Not for what the program says of them.
 #pragma once
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/safetensors.h"
 #include "tests/launch/tiny_run.h"
 

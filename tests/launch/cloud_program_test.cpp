@@ -1,6 +1,8 @@
 // Training from and to S3, from outside: begun from it, gone on with from it, and what is said when it fails.
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 #include "tests/launch/tiny_run.h"
 #include "tests/support/fake_s3.h"

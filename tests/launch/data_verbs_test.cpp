@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "src/data/token_file.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/program.h"
 

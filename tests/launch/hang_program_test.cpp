@@ -3,6 +3,7 @@
 
 #include <regex>
 
+#include "src/io/json.h"
 #include "tests/launch/tiny_run.h"
 
 namespace ptrain {

@@ -4,7 +4,9 @@
 
 #include <cmath>
 
+#include "src/io/file.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "tests/launch/tiny_run.h"
 
 namespace ptrain {
@@ -78,7 +80,10 @@ TEST(JudgeProgram, ThreeInARowGoBackToTheSnapshotAndPastTheirRows) {
 
   const ProgramResult back = train(going_back, faults, {"--checkpoint.every", "4", "--checkpoint.keep", "9"});
   EXPECT_EQ(back.code, 0) << back.err;
-  EXPECT_EQ(times_in("3 steps in a row were not finite: goes back from step 9 to step 4", back.err), 1)
+  EXPECT_EQ(
+      times_in("3 steps in a row were not finite: goes back from step 9 to step 4, by the copy in memory",
+               back.err),
+      1)
       << back.err;
   EXPECT_EQ(times_in("skipped: its rows are passed over", back.out), 3) << back.out;
   for (int step : {5, 6}) EXPECT_EQ(times_in(fmt::format("step {}/12", step), back.out), 2) << back.out;
@@ -89,6 +94,25 @@ TEST(JudgeProgram, ThreeInARowGoBackToTheSnapshotAndPastTheirRows) {
   for (size_t i : {0, 1, 2, 3, 4, 5, 9, 10, 11}) EXPECT_EQ(one[i], other[i]) << "step " << i + 1;
   for (size_t i : {6, 7, 8}) EXPECT_EQ(other[i], "null");
   expect_finite_checkpoints(going_back, 2);
+}
+
+TEST(JudgeProgram, WhatNoDiskCouldTakeIsGoneBackToInMemory) {
+  const std::string numbers = "nan@gradient:rank2:step7,inf@gradient:rank1:step8,huge@gradient:rank0:step9";
+  const TinyRun without_disk, without_copy;
+  const std::vector<std::string> saving = {"--checkpoint.every", "4", "--checkpoint.keep", "9"};
+  const ProgramResult memory = train(without_disk, "eio@mid_write:rank1:step4," + numbers, saving);
+  EXPECT_EQ(memory.code, 0) << memory.err;
+  EXPECT_EQ(times_in("step 4 is not saved", memory.err), 1) << memory.err;
+  EXPECT_EQ(times_in("goes back from step 9 to step 4, by the copy in memory", memory.err), 1) << memory.err;
+  EXPECT_FALSE(std::filesystem::exists(without_disk.output() / "checkpoints" / "step-00000004"));
+
+  std::vector<std::string> waiting = saving;
+  waiting.insert(waiting.end(), {"--checkpoint.asynchronous", "false"});
+  const ProgramResult files = train(without_copy, numbers, waiting);
+  EXPECT_EQ(files.code, 0) << files.err;
+  EXPECT_EQ(times_in("goes on after step 4 from ", files.err), 1) << files.err;
+  EXPECT_EQ(losses_of(without_disk), losses_of(without_copy));
+  expect_finite_checkpoints(without_disk, 2);
 }
 
 TEST(JudgeProgram, AFaultThatComesAgainEndsTheRunWith64) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/config_load.h"

@@ -2,6 +2,8 @@
 // that bring nothing; replicas that differ.
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/launch/tiny_run.h"
 
 namespace ptrain {

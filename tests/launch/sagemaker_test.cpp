@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/support/fixtures.h"
 

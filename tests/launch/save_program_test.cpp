@@ -1,6 +1,8 @@
 // Checkpoints of a run from outside, written while it goes on: their bits, slow and full disks.
 #include <gtest/gtest.h>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/io/manifest.h"
 #include "tests/launch/tiny_run.h"
 

@@ -4,6 +4,8 @@
 #include <map>
 #include <set>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/launch/tiny_run.h"
 
 namespace ptrain {

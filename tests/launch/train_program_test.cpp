@@ -5,7 +5,9 @@
 #include <map>
 #include <set>
 
+#include "src/io/file.h"
 #include "src/io/hf_dir.h"
+#include "src/io/json.h"
 #include "src/io/safetensors.h"
 #include "src/train/config_load.h"
 #include "tests/launch/tiny_run.h"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "src/io/json.h"
 #include "tests/launch/tiny_run.h"
 
 namespace ptrain {

@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "src/io/json.h"
 #include "src/model/model.h"
 #include "src/model/workload.h"
 #include "tests/support/golden.h"

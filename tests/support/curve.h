@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "src/data/batches.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/model/init.h"
 #include "src/model/workload.h"
 #include "src/train/host_state.h"

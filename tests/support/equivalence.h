@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "src/io/json.h"
 #include "tests/support/cover.h"
 #include "tests/support/curve.h"
 #include "tests/support/tolerances.h"

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 #include "src/io/safetensors.h"
 #include "src/model/model.h"
 #include "src/model/workload.h"

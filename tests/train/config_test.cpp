@@ -4,6 +4,7 @@
 #include <fstream>
 #include <set>
 
+#include "src/io/json.h"
 #include "src/train/config_check.h"
 #include "src/train/config_load.h"
 #include "src/train/config_plan.h"
@@ -291,9 +292,7 @@ TEST(ConfigCheck, MeshesThatFillTheWorldAreAccepted) {
 
 TEST(ConfigCheck, WhatIsNotBuiltIsSaidAndADeviceIsNotPartOfIt) {
   LoadRequest request;
-  request.overrides = {{"device", "cuda"},
-                       {"precision", "bf16"},
-                       {"data.special_tokens", "tokens.json"}};
+  request.overrides = {{"device", "cuda"}, {"precision", "bf16"}, {"data.special_tokens", "tokens.json"}};
   const LoadedConfig loaded = load_config(request);
   EXPECT_EQ(unbuilt_choices(loaded).size(), 1u);
   EXPECT_THROW(refuse_unbuilt(loaded), Error);

@@ -2,6 +2,7 @@
 // devices and a fake NCCL between threads, or GPUs and the library, as the test was linked.
 #include <gtest/gtest.h>
 
+#include "src/io/json.h"
 #include "tests/support/curve.h"
 #include "tests/support/emulation/emulated_device.h"
 #include "tests/support/run_devices.h"

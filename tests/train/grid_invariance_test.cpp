@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "src/io/json.h"
 #include "tests/support/curve.h"
 #include "tests/support/ranks.h"
 #include "tests/support/tolerances.h"

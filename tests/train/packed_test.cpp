@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "tests/support/curve.h"
 #include "tests/support/ranks.h"
 #include "tests/support/tolerances.h"

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "kernels/base/error.h"
+#include "src/io/file.h"
 #include "src/io/json.h"
 #include "src/train/config_load.h"
 #include "src/train/price_file.h"

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 #include "src/train/chart.h"
 #include "tests/support/fixtures.h"
 

@@ -6,6 +6,7 @@
 
 #include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
+#include "src/io/json.h"
 #include "src/train/model_files.h"
 #include "src/train/resume.h"
 #include "src/train/state_files.h"

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "parallel/comm/agree.h"
+#include "src/io/file.h"
 #include "src/io/find.h"
 #include "src/io/json.h"
 #include "tests/support/fake_s3.h"

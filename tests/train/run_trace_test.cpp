@@ -5,6 +5,7 @@
 #include <map>
 
 #include "parallel/run/param_sync.h"
+#include "src/io/json.h"
 #include "src/train/metrics.h"
 #include "src/train/trace.h"
 #include "src/train/trace_read.h"

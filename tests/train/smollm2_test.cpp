@@ -8,6 +8,8 @@
 #include "src/convert/import.h"
 #include "src/infer/decoder.h"
 #include "src/infer/sampler.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/train/model_files.h"
 #include "src/train/run_data.h"
 #include "tests/support/curve.h"

@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "kernels/base/crc32c.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 #include "src/train/metrics.h"
 #include "src/train/tensorboard.h"
 #include "tests/support/fixtures.h"

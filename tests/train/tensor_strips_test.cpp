@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "src/io/json.h"
 #include "src/train/trace.h"
 #include "tests/support/equivalence.h"
 #include "tests/support/forwarding_comm.h"

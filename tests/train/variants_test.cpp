@@ -1,6 +1,7 @@
 // Which plans are compared with a configuration's own, and what is due of each.
 #include "src/train/variants.h"
 
+#include <algorithm>
 #include <set>
 
 #include "tests/train/tiny_case.h"

@@ -1,6 +1,8 @@
 // The whole comparison on ranks: that all plans agree, and that planted faults are found by name.
 #include "src/train/verify.h"
 
+#include <algorithm>
+
 #include "parallel/comm/thread_comm.h"
 #include "tests/train/tiny_case.h"
 

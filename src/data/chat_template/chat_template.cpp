@@ -5,6 +5,7 @@
 #include "src/data/chat_template/interpreter.h"
 #include "src/data/chat_template/parser.h"
 #include "src/data/chat_template/text.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

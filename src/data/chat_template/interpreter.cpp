@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "src/io/json.h"
+
 namespace ptrain::jinja {
 namespace {
 

@@ -8,6 +8,7 @@
 #include "src/data/chat_template/ast.h"
 #include "src/data/chat_template/builtins.h"
 #include "src/data/chat_template/machine.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain::jinja {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/data/chat_template/text.h"
+#include "src/io/json.h"
 
 namespace ptrain::jinja {
 namespace {

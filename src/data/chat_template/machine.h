@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "src/data/chat_template/value.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain::jinja {
 

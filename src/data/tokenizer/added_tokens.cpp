@@ -8,6 +8,7 @@
 #include "kernels/base/error.h"
 #include "src/data/tokenizer/unicode.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "src/data/tokenizer/byte_level.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -9,6 +9,7 @@
 #include "src/data/tokenizer/byte_level.h"
 #include "src/data/tokenizer/normalizer.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

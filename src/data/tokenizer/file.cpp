@@ -10,6 +10,8 @@
 #include "kernels/base/error.h"
 #include "src/data/tokenizer/hash.h"
 #include "src/data/tokenizer/sentencepiece.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -7,6 +7,7 @@
 #include "src/data/tokenizer/byte_level.h"
 #include "src/data/tokenizer/unicode.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "src/data/tokenizer/regex.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

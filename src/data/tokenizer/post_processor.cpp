@@ -2,6 +2,7 @@
 #include "src/data/tokenizer/post_processor.h"
 
 #include "kernels/base/error.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

@@ -8,6 +8,7 @@
 #include "src/data/tokenizer/normalizer.h"
 #include "src/data/tokenizer/unicode.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

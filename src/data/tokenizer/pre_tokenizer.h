@@ -10,7 +10,7 @@
 #include "src/data/tokenizer/bpe.h"
 #include "src/data/tokenizer/regex.h"
 #include "src/data/tokenizer/splitter.h"
-#include "src/io/json.h"
+#include "src/io/json_fwd.h"
 
 namespace ptrain {
 

@@ -9,6 +9,8 @@
 #include "kernels/base/error.h"
 #include "src/data/tokenizer/hash.h"
 #include "src/data/tokenizer/utf8.h"
+#include "src/io/file.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

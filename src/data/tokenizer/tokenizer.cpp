@@ -16,6 +16,7 @@
 #include "src/data/tokenizer/utf8.h"
 #include "src/data/tokenizer/vocabulary.h"
 #include "src/data/tokenizer/word_cache.h"
+#include "src/io/json.h"
 
 namespace ptrain {
 namespace {

@@ -4,6 +4,7 @@
 #include <span>
 #include <string_view>
 
+#include "src/io/json_fwd.h"
 #include "src/model/spec.h"
 
 namespace ptrain {

@@ -1,4 +1,5 @@
 // Llama (also SmolLM, TinyLlama, …).
+#include "src/io/json.h"
 #include "src/model/families/families.h"
 
 namespace ptrain {

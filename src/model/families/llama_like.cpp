@@ -1,4 +1,5 @@
 // What config.json of Llama-like models says, in the spelling of transformers 4 and 5.
+#include "src/io/json.h"
 #include "src/model/families/families.h"
 
 namespace ptrain {

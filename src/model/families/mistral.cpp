@@ -1,4 +1,5 @@
 // Mistral: Llama with a sliding window in every layer.
+#include "src/io/json.h"
 #include "src/model/families/families.h"
 
 namespace ptrain {

@@ -1,4 +1,5 @@
 // Qwen2: biases on q, k and v alone; a sliding window from a certain layer on, where it is switched on.
+#include "src/io/json.h"
 #include "src/model/families/families.h"
 
 namespace ptrain {
