@@ -7,32 +7,14 @@ set -uo pipefail
 source=$1 build=$2 mpirun=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failed=0
-
-expect() {  # sentence command...
-  local sentence=$1
-  shift
-  if "$@" >"$work/said" 2>&1; then
-    echo "ok      $sentence"
-  else
-    echo "FAILED  $sentence"
-    sed 's/^/        /' "$work/said" | tail -20
-    failed=1
-  fi
-}
+# shellcheck source=../harness/sentences.sh
+. "$source/tests/harness/sentences.sh"
 
 bundle() { (cd "$work" && "${before[@]}" bash "$source/launch/bundle.sh" "$@"); }
 before=(env)
 # Nothing of this machine's paths but system tools, and of the user's nothing.
 clean() { env -i PATH=/usr/bin:/bin HOME="$work" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
   OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1 "$@"; }
-refuses() {  # exit_code text arguments...
-  local code=0 wanted=$1 text=$2 said
-  shift 2
-  said=$(bundle "$@" 2>&1) || code=$?
-  echo "exit $code: $said"
-  [ "$code" -eq "$wanted" ] && grep -qF -- "$text" <<<"$said"
-}
 same_output() { diff <("${@:2}") "$1"; }
 same_files() { [ -s "$1" ] && diff "$1" "$2"; }
 
@@ -85,11 +67,11 @@ expect "The bundle normalises to NFKC as the build does" \
 # 5. What it refuses.
 mkdir "$work/full" "$work/nothing"
 touch "$work/full/precious"
-expect "A directory with other files is refused" refuses 2 "is no bundle" full "$build"
+expect "A directory with other files is refused" exits 2 "is no bundle" bundle full "$build"
 expect "They are kept" test -f "$work/full/precious"
-expect "A directory without a program is refused" refuses 3 "is missing" second "$work/nothing"
-expect "An unknown flag is refused" refuses 2 "bash launch/bundle.sh" --what
+expect "A directory without a program is refused" exits 3 "is missing" bundle second "$work/nothing"
+expect "An unknown flag is refused" exits 2 "bash launch/bundle.sh" bundle --what
 before=(env PTRAIN_BUNDLE_MIB=5)
-expect "Too much is refused, the biggest files named" refuses 4 "  libexec/ptrain" second "$build"
+expect "Too much is refused, the biggest files named" exits 4 "  libexec/ptrain" bundle second "$build"
 expect "Nothing of it is left" test -z "$(find "$work" -maxdepth 1 -name 'second*')"
 exit $failed

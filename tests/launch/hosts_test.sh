@@ -8,22 +8,11 @@ set -uo pipefail
 source=$1 build=$2 mpirun=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failed=0
+# shellcheck source=../harness/sentences.sh
+. "$source/tests/harness/sentences.sh"
 mkdir "$work/mnt"
 bash "$source/tests/harness/two_hosts.sh" "$work" "$work" "$work/mnt" true
 if [ $? -eq 77 ]; then exit 77; fi
-
-expect() {  # sentence command...
-  local sentence=$1
-  shift
-  if "$@" >"$work/said" 2>&1; then
-    echo "ok      $sentence"
-  else
-    echo "FAILED  $sentence"
-    sed 's/^/        /' "$work/said" | tail -30
-    failed=1
-  fi
-}
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
@@ -54,13 +43,6 @@ on_hosts() {  # name words...
 link=()
 export PTRAIN_FAULT=
 swap_disks() { mv "$work/$1/a" "$work/$1/x" && mv "$work/$1/b" "$work/$1/a" && mv "$work/$1/x" "$work/$1/b"; }
-exits() {  # code text command...
-  local wanted=$1 text=$2 code=0 said
-  shift 2
-  said=$("$@" 2>&1) || code=$?
-  echo "exit $code, expected $wanted with \"$text\": $said"
-  [ "$code" -eq "$wanted" ] && grep -qF -- "$text" <<<"$said"
-}
 killed_at_8() { PTRAIN_FAULT=kill@step:rank3:step8 on_hosts "$@"; [ $? -ne 0 ]; }
 losses() {  # disk first_step: "step loss" of its metrics
   sed -nE 's/.*"step":([0-9]+),"loss":([^,]*).*/\1 \2/p' "$work/$1/out/metrics.jsonl" | awk -v first="$2" '$1 >= first'
