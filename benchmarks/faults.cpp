@@ -29,7 +29,6 @@ const Part parts[] = {
     {"failing", 10, failing_disk},
     {"full", 1, [](int) { return full_disk(); }},
     {"soak", 2000, [](int count) { return soak(count, std::max(count / 20, 1), std::max(count / 200, 1)); }},
-    {"slurm", 1, [](int) { return slurm_jobs(); }},
 };
 
 int main_of(const char* wanted, int count) {

@@ -35,8 +35,4 @@ Tally order_on_disk(int saves);
 /// Steps, saves and resumes after SIGUSR1 in one output: memory and open files do not grow.
 Tally soak(int steps, int saves, int resumes);
 
-/// launch/slurm/train.sbatch by srun and by mpirun on the cluster that sbatch reaches: told to stop, and put
-/// back into the queue. Takes a minute or more; submits jobs.
-Tally slurm_jobs();
-
 }  // namespace ptrain::faults

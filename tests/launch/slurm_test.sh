@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
-# launch/slurm/train.sbatch on a real one-node cluster that the test starts and ends: a run that is given notice saves,
-# goes back into the queue, resumes by itself, and ends with the bits of a run that nobody disturbed.
+# launch/slurm/train.sbatch on a real one-node cluster that the test starts and ends: a run that is given notice, or put back
+# into the queue by hand, saves, starts again, resumes by itself, and ends with the bits of a run that nobody disturbed.
 #
 #   slurm_test.sh SOURCE PTRAIN        exit code 77: skipped (Slurm is not installed, or not root)
 set -eu
 source=$1 program=$2
-skip() {
-  echo "skipped: $1"
-  exit 77
-}
+# shellcheck source=../harness/sentences.sh
+. "$source/tests/harness/sentences.sh"
 for tool in slurmctld slurmd sbatch munged; do
   command -v "$tool" >/dev/null || PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || skip "$tool is not installed"
 done
@@ -83,8 +81,7 @@ export PTRAIN=$program
 bash "$source/launch/demo_data.sh" "$work/data"
 cd "$source"
 keys=(configs/demo.yaml --data.train "$work/data/train.jsonl" --data.validation "$work/data/validation.jsonl"
-  --parallel.data 1 --train.steps 60 --checkpoint.every 1000 --evaluation.every 0 --log.every 1)
-failed=0
+  --parallel.data 1 --train.steps 300 --checkpoint.every 1000 --evaluation.every 0 --log.every 1)
 submit() {  # name, how to start
   PTRAIN_LAUNCH=$2 sbatch --parsable -n 4 --output "$work/$1.log" launch/slurm/train.sbatch "${keys[@]}" \
     --output "$work/run-$1"
@@ -99,32 +96,36 @@ wait_until() {  # seconds, command…
 }
 is_gone() { ! squeue -h -j "$1" 2>/dev/null | grep -q .; }
 has_step() { grep -q '"step":5,' "$1/metrics.jsonl" 2>/dev/null; }
+last_step() { grep -o '"step":[0-9]*,"loss"' "$1/metrics.jsonl" | tail -n 1 | tr -dc 0-9; }
 losses() { grep -o '"step":[0-9]*,"loss":[^,]*' "$1/metrics.jsonl"; }
+has_losses_of_whole() { [ -n "$(losses "$work/run-whole")" ] && diff <(losses "$work/run-whole") <(losses "$1"); }
+has_only_whole_steps() { ! ls -A "$1/checkpoints" | grep -v '^step-[0-9]*$'; }
+says() { cat "$1.log" && grep -qF -- "$2" "$1.log"; }
+went_on_from() {  # log, step: no step that was done when the notice came is done again
+  local from
+  cat "$1.log"
+  from=$(sed -n 's/.*goes on after step \([0-9]*\).*/\1/p' "$1.log" | head -n 1)
+  [ "${from:--1}" -ge "$2" ]
+}
+disturb() {  # name, how to start, command that takes the job's number: sentences about it
+  local job done_steps
+  job=$(submit "$1" "$2")
+  expect "$1: the job trains" wait_until 120 has_step "$work/run-$1"
+  done_steps=$(last_step "$work/run-$1")
+  "${@:3}" "$job"
+  expect "$1: the job ends by itself" wait_until 240 is_gone "$job"
+  expect "$1: it was started twice" says "$work/$1" "start 2,"
+  expect "$1: it saved what was done and went on from there" went_on_from "$work/$1" "$done_steps"
+  expect "$1: every loss has the bits of the undisturbed run" has_losses_of_whole "$work/run-$1"
+  expect "$1: so has the model" diff -r "$work/run-whole/model" "$work/run-$1/model"
+  expect "$1: nothing half done is left" has_only_whole_steps "$work/run-$1"
+}
 
 job=$(submit whole srun)
-wait_until 120 is_gone "$job" || { echo "FAIL  the undisturbed job does not end"; failed=1; }
-for how in srun mpirun; do
-  job=$(submit "$how" "$how")
-  if ! wait_until 120 has_step "$work/run-$how"; then
-    echo "FAIL  $how: no step was made"
-    failed=1
-    continue
-  fi
-  scancel --batch --signal=USR1 "$job"
-  wait_until 180 is_gone "$job" || { echo "FAIL  $how: the job does not end"; failed=1; }
-  if grep -q 'ended with 75' "$work/$how.log" && grep -q 'start 2,' "$work/$how.log" &&
-    grep -q 'goes on after step' "$work/$how.log"; then
-    echo "ok    $how: saved with 75, went back into the queue, resumed by itself"
-  else
-    echo "FAIL  $how: it was not saved, requeued and resumed"
-    failed=1
-  fi
-  if [ -n "$(losses "$work/run-whole")" ] && cmp -s <(losses "$work/run-whole") <(losses "$work/run-$how"); then
-    echo "ok    $how: every loss has the bits of the undisturbed run"
-  else
-    echo "FAIL  $how: the losses differ"
-    failed=1
-  fi
-done
-[ "$failed" = 0 ] || tail -n 20 "$work"/{whole,srun,mpirun}.log
+expect "An undisturbed job ends" wait_until 120 is_gone "$job"
+disturb notice-srun srun scancel --batch --signal=USR1
+expect "It left with 75 and the script put it back into the queue" says "$work/notice-srun" "ended with 75"
+disturb notice-mpirun mpirun scancel --batch --signal=USR1
+expect "It left with 75 and the script put it back into the queue" says "$work/notice-mpirun" "ended with 75"
+disturb requeue-srun srun scontrol requeue
 exit "$failed"
