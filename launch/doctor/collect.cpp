@@ -238,7 +238,8 @@ JobFindings gather_findings(Session& session, const HostFacts& facts) {
 }
 
 void check_machine(Session& session, const Arguments& arguments) {
-  const JobFindings job = gather_findings(session, collect(session, arguments, std::nullopt));
+  const HostFacts facts = collect(session, arguments, std::nullopt);
+  const JobFindings job = gather_findings(session, facts);
   agreed(session.world(), [&] {
     for (const Finding& finding : job.between)
       check(finding.verdict != Verdict::fail, ExitCode::usage, "{}. {}", finding.text, finding.fix);
@@ -246,14 +247,10 @@ void check_machine(Session& session, const Arguments& arguments) {
   if (session.world().rank() != 0) return;
   for (const Finding& finding : job.between)
     if (finding.verdict == Verdict::warn) log::warn("{}: {}. {}", finding.topic, finding.text, finding.fix);
-  // What the run judges itself, with its own words, is left to it.
-  constexpr std::string_view judged_by_run[] = {"binding", "gpu", "network", "nccl", "memory"};
   for (size_t host = 0; host < job.hosts.size(); ++host) {
     for (const Finding& finding : job.of_host[host]) {
-      if (finding.verdict == Verdict::ok ||
-          std::ranges::find(judged_by_run, finding.topic) != std::end(judged_by_run))
-        continue;
-      log::warn("{}: {}: {}. {}", job.hosts[host], finding.topic, finding.text, finding.fix);
+      if (is_said_at_start(finding, !facts.gpus.empty()))
+        log::warn("{}: {}: {}. {}", job.hosts[host], finding.topic, finding.text, finding.fix);
     }
   }
 }

@@ -27,6 +27,9 @@ struct Finding {
   std::string fix;    // what to do; empty where nothing is wrong
 };
 std::string to_line(const Finding& finding);
+/// Whether a training says it when it starts: what is wrong, but for what the run judges itself, in its own
+/// words. How ranks are bound is such on CPUs alone.
+bool is_said_at_start(const Finding& finding, bool has_gpus);
 
 struct DiskFacts {
   std::string path;

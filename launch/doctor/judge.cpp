@@ -272,6 +272,13 @@ std::string to_line(const Finding& finding) {
                      finding.fix.empty() ? "" : ". Do: ", finding.fix);
 }
 
+bool is_said_at_start(const Finding& finding, bool has_gpus) {
+  if (finding.verdict == Verdict::ok) return false;
+  if (finding.topic == "binding") return has_gpus;
+  constexpr std::string_view judged_by_run[] = {"gpu", "network", "nccl", "memory"};
+  return std::ranges::find(judged_by_run, finding.topic) == std::end(judged_by_run);
+}
+
 std::vector<Finding> judge_host(const HostFacts& facts) {
   Report report{facts, {}};
   judge_mpi(report);

@@ -178,6 +178,17 @@ TEST(Doctor, WhatIsWrongIsSaidWithWhatToDo) {
   }
 }
 
+TEST(Doctor, ATrainingSaysAtItsStartWhatItDoesNotJudgeItself) {
+  const Finding disk{Verdict::warn, "disk", "", ""}, memory{Verdict::warn, "memory", "", ""};
+  const Finding binding{Verdict::warn, "binding", "", ""}, fine{Verdict::ok, "disk", "", ""};
+  for (const bool has_gpus : {false, true}) {
+    EXPECT_TRUE(is_said_at_start(disk, has_gpus));
+    EXPECT_FALSE(is_said_at_start(memory, has_gpus));
+    EXPECT_FALSE(is_said_at_start(fine, has_gpus));
+    EXPECT_EQ(is_said_at_start(binding, has_gpus), has_gpus);
+  }
+}
+
 TEST(Doctor, HostsThatDifferAreNamedAndOtherBuildsAreFatal) {
   const HostFacts one = cluster(gpu("NVIDIA A10G", 24, 8, 6));
   HostFacts other = one;
