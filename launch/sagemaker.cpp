@@ -1,5 +1,7 @@
 #include "launch/sagemaker.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <set>
@@ -43,7 +45,32 @@ void note_failure(const Environment& environment, std::string_view reason,
   size_t length = std::min(reason.size(), most_characters);
   while (length < reason.size() && length > 0 && (static_cast<unsigned char>(reason[length]) & 0xC0) == 0x80)
     --length;
-  std::ofstream(file) << reason.substr(0, length);
+  const std::filesystem::path part = file.string() + fmt::format(".part-{}", ::getpid());
+  std::ofstream(part) << reason.substr(0, length);
+  std::filesystem::rename(part, file, error);
+}
+
+bool wants_model(const Environment& environment) {
+  const auto it = environment.find("PTRAIN_SM_MODEL");
+  if (it == environment.end() || it->second.empty() || it->second == "0") return false;
+  check(it->second == "1", ExitCode::usage,
+        "PTRAIN_SM_MODEL is \"{}\": 1 puts the trained model into /opt/ml/model, 0 or nothing does not",
+        it->second);
+  return true;
+}
+
+void copy_model(const std::filesystem::path& model, const std::filesystem::path& root) {
+  const std::filesystem::path place = root / "opt/ml/model";
+  std::error_code error;
+  std::filesystem::create_directories(place, error);
+  if (!error) {
+    std::filesystem::copy(
+        model, place,
+        std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing, error);
+  }
+  check(!error, ExitCode::resources,
+        "{} cannot be copied to {}, as PTRAIN_SM_MODEL=1 asks: {}; the model itself is whole", model.string(),
+        place.string(), error.message());
 }
 
 std::string objection_to_world(const Environment& environment, std::span<const std::string> hosts) {
@@ -53,10 +80,9 @@ std::string objection_to_world(const Environment& environment, std::span<const s
   const size_t ranks_a_host = hosts.size() / of_ranks.size();
   return fmt::format(
       "SageMaker gave this job {} hosts, but its {} rank{} on {} of them: the others would stay idle. The "
-      "MPI driver of "
-      "SDK v3 gives mpirun the ranks of one host as the number of all: set mpi_additional_options=[\"-np\", "
-      "\"{}\", "
-      "\"--bind-to\", \"none\"]; with a command of your own, run mpirun over all hosts",
+      "MPI driver of SDK v3 gives mpirun the ranks of one host as the number of all: set "
+      "mpi_additional_options=[\"-np\", \"{}\", \"--bind-to\", \"none\"]; with a command of your own, run "
+      "mpirun over all hosts",
       of_job.size(), hosts.size(), hosts.size() == 1 ? " is" : "s are", of_ranks.size(),
       of_job.size() * ranks_a_host);
 }

@@ -29,6 +29,7 @@ int run_train(const Arguments& arguments) {
   // way.
   listen_for_stop();
   const LoadedConfig loaded = load_config(arguments, required_keys());
+  const bool is_model_wanted = sagemaker::wants_model(arguments.environment);
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
     agreed(runtime.world, [&] {
       const std::string objection =
@@ -57,6 +58,12 @@ int run_train(const Arguments& arguments) {
                               .say = [&](std::string_view line) { terminal.say(line); },
                               .show_step = terminal.step_shower(),
                               .is_stop_wanted = [] { return is_stop_signalled != 0; }});
+    if (is_model_wanted && code == ExitCode::done) {
+      agreed(runtime.world, [&] {
+        if (runtime.world.rank() == 0)
+          sagemaker::copy_model(std::filesystem::path(loaded.config.output) / "model");
+      });
+    }
     return static_cast<int>(code);
   });
 }

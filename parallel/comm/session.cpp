@@ -156,10 +156,8 @@ int Session::run(const std::function<int()>& program) {
   try {
     return program();
   } catch (const AgreedError& error) {
-    if (error.is_speaker()) {
-      log::write(log::Level::error, error.what());
-      if (state_->on_failure) state_->on_failure(error.what());
-    }
+    if (error.is_speaker()) log::write(log::Level::error, error.what());
+    if (state_->on_failure) state_->on_failure(error.what());
     return static_cast<int>(error.code());
   } catch (const Error& error) {
     if (error.code() != ExitCode::defect) abort(error.code(), error.what());

@@ -38,7 +38,8 @@ std::string mpi_library();
 
 struct SessionOptions {
   int64_t max_message_bytes = int64_t{1} << 30;  // longer ones travel in pieces, since MPI counts in int
-  /// Told by the rank that speaks why the job ends in an error, before it does. May be empty.
+  /// Told why the job ends in an error, before it does: by every rank where all know it, else by the one that
+  /// fails. May be empty.
   std::function<void(std::string_view reason)> on_failure = {};
 };
 

@@ -21,6 +21,8 @@ TEST(SageMaker, TheReasonOfAFailureIsLeftWhereItIsReadAndTheFirstOneStays) {
   note_failure(two_hosts, "batch.global = 3 is wrong", directory.path());
   note_failure(two_hosts, "mpirun ended", directory.path());
   EXPECT_EQ(failure_in(directory.path()), "batch.global = 3 is wrong");
+  const std::filesystem::directory_iterator files(directory.path() / "opt/ml/output");
+  EXPECT_EQ(std::distance(begin(files), end(files)), 1);  // and nothing else beside it
 }
 
 TEST(SageMaker, ALongReasonIsCutBetweenCharacters) {
@@ -35,6 +37,27 @@ TEST(SageMaker, OutsideOfAJobNothingIsWritten) {
   const TemporaryDirectory directory;
   note_failure({{"PATH", "/bin"}}, "reason", directory.path());
   EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+}
+
+TEST(SageMaker, TheModelIsWantedWhereTheJobSaysSo) {
+  EXPECT_FALSE(wants_model({}));
+  EXPECT_FALSE(wants_model({{"PTRAIN_SM_MODEL", ""}}));
+  EXPECT_FALSE(wants_model({{"PTRAIN_SM_MODEL", "0"}}));
+  EXPECT_TRUE(wants_model({{"PTRAIN_SM_MODEL", "1"}}));
+  EXPECT_THROW(wants_model({{"PTRAIN_SM_MODEL", "yes"}}), Error);
+}
+
+TEST(SageMaker, AModelIsCopiedAndReplacesOneOfAnEarlierStart) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path model = directory.path() / "run/model",
+                              place = directory.path() / "opt/ml/model";
+  std::filesystem::create_directories(model);
+  std::filesystem::create_directories(place);
+  write_text(model / "config.json", "{}");
+  write_text(place / "config.json", "older");
+  copy_model(model, directory.path());
+  EXPECT_EQ(read_text(place / "config.json", 100), "{}");
+  EXPECT_THROW(copy_model(directory.path() / "none", directory.path()), Error);
 }
 
 TEST(SageMaker, RanksOnFewerHostsThanWerePaidForAreRefusedWithTheWayOut) {
