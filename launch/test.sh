@@ -3,7 +3,8 @@
 # and were skipped; the exit code is not 0 when one failed.
 #
 #   bash launch/test.sh [RING...]           default: all rings
-#   bash launch/test.sh --full              also what needs a cluster that the tests start themselves: Slurm
+#   bash launch/test.sh --full              also what needs a cluster that the tests start themselves: Slurm, and
+#                                           replays of SageMaker's jobs (the toolkit comes from PyPI)
 #
 # BUILD_DIR (default: build) names the build directory.
 set -uo pipefail

@@ -3,18 +3,18 @@
     pip install "sagemaker<3"
     python estimator_v2.py IMAGE ROLE S3_PREFIX
 
-IMAGE: one with Open MPI 4, CUDA, NCCL and aws-ofi-nccl, such as AWS's deep learning containers. The directory of this
-file is the source_dir: put the program there first (bash launch/bundle.sh launch/sagemaker/bundle, then copy ptrain
-and its libraries here) and your config.yaml beside train.sh.
+IMAGE: one of AWS's for PyTorch, for its Open MPI 4, CUDA, NCCL and aws-ofi-nccl. The directory of this file is the
+source_dir: a bundle and config.yaml lie in it, see docs/sagemaker.md. The class is PyTorch since the plain Estimator
+takes no `distribution`: it drops it without a word, and the job would start one rank a host, each on its own.
 """
 import sys
 
-from sagemaker.estimator import Estimator
+from sagemaker.pytorch import PyTorch
 
 from metrics import METRIC_DEFINITIONS
 
 image, role, prefix = sys.argv[1:4]
-estimator = Estimator(
+estimator = PyTorch(
     image_uri=image,
     role=role,
     instance_type="ml.p4d.24xlarge",
@@ -25,7 +25,6 @@ estimator = Estimator(
     max_run=5 * 24 * 3600,
     distribution={"mpi": {"enabled": True, "processes_per_host": 8}},
     hyperparameters={
-        "parallel.tensor": 8,
         "optimizer.learning_rate": 1e-5,
         "checkpoint.every": 200,
         "checkpoint.storage": "per_node",

@@ -1,25 +1,37 @@
 #!/bin/sh
 # Entry point of a SageMaker training job: SageMaker's MPI starts it once a rank, it replaces itself by ptrain.
 #
-# Hyperparameters arrive as --key value and override the configuration. SDK v3 breaks on names with a dot: there (and
-# elsewhere, if you like) write two underscores for it, optimizer__learning_rate. What hyperparameters do not say is
-# filled in from the job's channels:
+# The program is `ptrain` beside this script, or that of a bundle (launch/bundle.sh) beside or around it, or on PATH;
+# PTRAIN names another. Hyperparameters arrive as --key value and override the configuration. SDK v3 breaks on names
+# with a dot: there (and elsewhere, if you like) write two underscores for it, optimizer__learning_rate. What
+# hyperparameters do not say is filled in from the job:
 #   config         the file, default config.yaml beside this script (the hyperparameter `config` names another)
 #   channel train, validation    data.train, data.validation: all .jsonl and .h5 files of the channel
 #   channel model                model.path: a Hugging Face directory
-#   output                       /opt/ml/checkpoints/run, which SageMaker copies to S3 where the job has
-#                                checkpoint_s3_uri; /opt/ml/local/run where `checkpoint.upload` is given: then ptrain
-#                                itself copies, which a large model needs
+#   output         what SageMaker copies to S3 while the job runs, where it has checkpoint_s3_uri:
+#                  /opt/ml/checkpoints/run; with several hosts /opt/ml/host/run, see below. Where `checkpoint.upload`
+#                  is given ptrain itself copies, which a large model needs: then /opt/ml/local/run
 # /opt/ml/model stays empty: its content would be packed and compressed at the end. PTRAIN_SM_MODEL=1 in the job's
-# environment puts the final model there all the same.
+# environment has ptrain put the final model there all the same.
 set -eu
 here=$(dirname "$0")
-program=${PTRAIN:-$here/ptrain}
-[ -x "$program" ] || program=$(command -v ptrain) || {
-  echo "train.sh: no ptrain beside this script, in PTRAIN or on PATH" >&2
+ml=${SM_ROOT:-/opt/ml}
+stop() {
+  echo "train.sh: $1" >&2
   exit 2
 }
 
+# 1. The program. Files that came from S3 have lost their execute bits.
+for file in "$here"/ptrain "$here"/bin/* "$here"/libexec/* "$here"/bundle/bin/* "$here"/bundle/libexec/*; do
+  if [ -f "$file" ] && [ ! -x "$file" ]; then chmod 755 "$file" || true; fi
+done
+program=${PTRAIN:-}
+for file in "$here/ptrain" "$here/bin/ptrain" "$here/bundle/bin/ptrain" "$(command -v ptrain || true)"; do
+  if [ -z "$program" ] && [ -f "$file" ]; then program=$file; fi
+done
+[ -x "${program:-/}" ] && [ -f "$program" ] || stop "no ptrain beside this script, in PTRAIN or on PATH"
+
+# 2. Names with two underscores.
 count=$#
 while [ "$count" -gt 0 ]; do  # each word in turn, from the front to the back
   word=$1
@@ -32,6 +44,7 @@ while [ "$count" -gt 0 ]; do  # each word in turn, from the front to the back
   count=$((count - 1))
 done
 
+# 3. What is not said.
 has() {  # whether --KEY is among the words behind it
   wanted=$1
   shift
@@ -49,15 +62,37 @@ files() {  # a YAML list of a channel's data files
   echo "[$list]"
 }
 
+# SageMaker copies /opt/ml/checkpoints of all hosts to one place, where files of one name replace each other, and gives
+# all of it back to all of them. So each host has a directory of its own in there; /opt/ml/host leads to it, since the
+# ranks must agree on a path. Not SM_CURRENT_HOST: under mpirun every rank has the first host's.
+own_directory() {
+  host=$(sed -n 's/.*"current_host": *"\([^"]*\)".*/\1/p' "$ml/input/config/resourceconfig.json" 2>/dev/null || true)
+  host=${host:-$(uname -n)}
+  mkdir -p "$ml/checkpoints/$host"
+  ln -sn "$ml/checkpoints/$host" "$ml/host" 2>/dev/null || [ -L "$ml/host" ] || stop "$ml/host cannot be made"
+}
+
 added=
 add() {  # values come from paths of the job, which have no blanks
   added="$added --$1=$2"
 }
 has config "$@" || add config "$here/config.yaml"
 if ! has output "$@"; then
-  if has checkpoint.upload "$@"; then add output /opt/ml/local/run; else add output /opt/ml/checkpoints/run; fi
+  case ${SM_HOSTS:-} in
+    *,*) several=yes ;;
+    *) several= ;;
+  esac
+  if has checkpoint.upload "$@"; then
+    add output "$ml/local/run"
+  elif [ -n "$several" ]; then
+    own_directory
+    add output "$ml/host/run"
+  else
+    add output "$ml/checkpoints/run"
+  fi
 fi
 if [ -n "${SM_CHANNEL_MODEL:-}" ] && ! has model.path "$@"; then add model.path "$SM_CHANNEL_MODEL"; fi
+# shellcheck disable=SC2086
 set -- "$@" $added
 if [ -n "${SM_CHANNEL_TRAIN:-}" ] && ! has data.train "$@"; then
   set -- "$@" --data.train "$(files "$SM_CHANNEL_TRAIN")"

@@ -80,6 +80,29 @@ class Entry(Test):
     def test_an_upload_moves_the_output_off_the_synced_directory(self):
         self.assertIn("--output=/opt/ml/local/run", self.words("--checkpoint.upload", "s3://b/p"))
 
+    def test_several_hosts_have_a_directory_each_where_s3_gets_it_from(self):
+        os.makedirs(self.place.path("ml", "input", "config"))
+        with open(self.place.path("ml", "input", "config", "resourceconfig.json"), "w", encoding="utf-8") as file:
+            json.dump({"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}, file)
+        variables = {"SM_ROOT": self.place.path("ml"), "SM_HOSTS": '["algo-1","algo-2"]', "SM_CURRENT_HOST": "algo-1"}
+        for _ in range(2):  # the ranks of a host
+            self.assertIn("--output=" + self.place.path("ml", "host", "run"), self.words(**variables))
+        self.assertEqual(os.readlink(self.place.path("ml", "host")), self.place.path("ml", "checkpoints", "algo-2"))
+        self.assertEqual(os.listdir(self.place.path("ml", "checkpoints", "algo-2")), [])
+        self.assertIn("--output=" + self.place.path("ml", "local", "run"), self.words("--checkpoint.upload", "s3://b/p", **variables))
+        one = {**variables, "SM_HOSTS": '["algo-1"]'}
+        self.assertIn("--output=" + self.place.path("ml", "checkpoints", "run"), self.words(**one))
+
+    def test_a_bundle_is_found_beside_and_around_it(self):
+        for name in (os.path.join("bundle", "bin"), "bin"):
+            os.makedirs(self.place.path("code", name), exist_ok=True)
+            self.place.program(self.place.path("code", name, "ptrain"), f'echo "{name}"\n')
+            os.chmod(self.place.path("code", name, "ptrain"), 0o644)
+            shutil.copy(os.path.join(SAGEMAKER, "train.sh"), self.place.path("code", "train.sh"))
+            done = self.place.run("sh", self.place.path("code", "train.sh"))
+            self.assertEqual((done.returncode, done.stdout), (0, name + "\n"), done.stderr)
+            shutil.rmtree(self.place.path("code"))
+
     def test_channels_become_data_and_model(self):
         os.makedirs(self.place.path("train"))
         for name in ("a.jsonl", "b.jsonl", "notes.txt"):
@@ -120,7 +143,8 @@ class Image(Test):
         with open(os.path.join(base, "input", "config", "resourceconfig.json"), "w", encoding="utf-8") as file:
             json.dump({"current_host": current, "hosts": hosts, "network_interface_name": "eth0"}, file)
         with open(os.path.join(base, "input", "config", "hyperparameters.json"), "w", encoding="utf-8") as file:
-            json.dump({"train.steps": "5", "output": json.dumps("/a b"), "log.trace": "true"}, file)
+            json.dump({"train.steps": "5", "output": json.dumps("/a b"), "log.trace": "True",
+                       "sagemaker_region": json.dumps("us-east-1")}, file)
         self.place.program("mpirun", f'printf "%s\\n" "$@" >mpirun.txt; echo "$SM_CHANNEL_TRAIN" >channel.txt; exit {code}\n')
         self.place.program("ssh", f'echo "$@" >>ssh.txt; exit {0 if answers else 255}\n')
         self.place.program("ssh-keygen", "")
@@ -128,8 +152,8 @@ class Image(Test):
         with open(os.path.join(SAGEMAKER, "image", "train"), encoding="utf-8") as file:
             text = file.read()
         # What needs the machine's root: the daemon and its files.
-        text = text.replace("/usr/sbin/sshd -D -e", "sleep 30").replace(">/etc/environment", ">environment.txt")
-        text = text.replace("mkdir -p /run/sshd", ":").replace("/tmp/ptrain-done", self.place.path("done"))
+        text = text.replace("/usr/sbin/sshd -D -e", "sleep 30").replace("mkdir -p /run/sshd", ":")
+        text = text.replace("/tmp/ptrain-done", self.place.path("done"))
         self.place.program(script, text)
         return self.place.run("bash", script, SM_ROOT=base, PTRAIN_RANKS_A_HOST="4", PTRAIN_WAIT_S="1", NCCL_DEBUG="INFO")
 
@@ -146,9 +170,12 @@ class Image(Test):
         self.assertEqual(words[words.index("-np") + 1], "12")
         self.assertEqual(words[words.index("--bind-to") + 1], "none")
         entry = words.index("/opt/ptrain/train.sh")
-        self.assertEqual(words[entry + 1:], ["--train.steps", "5", "--output", "/a b", "--log.trace", "true"])
+        self.assertEqual(words[entry + 1:], ["--train.steps", "5", "--output", "/a b", "--log.trace", "True"])
         self.assertEqual(self.place.read("channel.txt").strip(), self.place.path("ml", "input", "data", "train"))
-        self.assertIn("NCCL_DEBUG=INFO", self.place.read("environment.txt"))
+        passed = [words[i + 1] for i, word in enumerate(words) if word == "-x"]
+        for name in ("NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "SM_HOSTS", "SM_CHANNEL_TRAIN", "PTRAIN_RANKS_A_HOST", "PATH"):
+            self.assertIn(name, passed)
+        self.assertNotIn("HOME", passed)
         self.assertEqual(self.place.read("ssh.txt").count("echo 0"), 2)  # the others may leave
 
     def test_an_exit_code_comes_out_and_a_reason_stays(self):
