@@ -16,8 +16,11 @@
 set -eu
 here=$(dirname "$0")
 ml=${SM_ROOT:-/opt/ml}
-stop() {
+stop() {  # reason, which the console shows too
   echo "train.sh: $1" >&2
+  if [ -d "$ml/input" ] && [ ! -s "$ml/output/failure" ]; then
+    mkdir -p "$ml/output" && printf '%s' "$1" >"$ml/output/failure"
+  fi
   exit 2
 }
 
@@ -68,7 +71,7 @@ files() {  # a YAML list of a channel's data files
 own_directory() {
   host=$(sed -n 's/.*"current_host": *"\([^"]*\)".*/\1/p' "$ml/input/config/resourceconfig.json" 2>/dev/null || true)
   host=${host:-$(uname -n)}
-  mkdir -p "$ml/checkpoints/$host"
+  mkdir -p "$ml/checkpoints/$host" || stop "$ml/checkpoints/$host cannot be made on $host"
   ln -sn "$ml/checkpoints/$host" "$ml/host" 2>/dev/null || [ -L "$ml/host" ] || stop "$ml/host cannot be made"
 }
 

@@ -118,9 +118,11 @@ class Entry(Test):
 
     def test_without_a_program_it_says_so(self):
         shutil.copy(os.path.join(SAGEMAKER, "train.sh"), self.place.path("train.sh"))
-        done = self.place.run("sh", self.place.path("train.sh"), PTRAIN="/none")
+        os.makedirs(self.place.path("ml", "input"))
+        done = self.place.run("sh", self.place.path("train.sh"), PTRAIN="/none", SM_ROOT=self.place.path("ml"))
         self.assertEqual(done.returncode, 2)
         self.assertIn("no ptrain", done.stderr)
+        self.assertIn("no ptrain", self.place.read("ml", "output", "failure"))
 
     def test_the_shim_of_sdk_v3_becomes_the_entry_point(self):
         self.place.program(self.place.path("ptrain"), 'echo "pid $$ $1 $2"\n')

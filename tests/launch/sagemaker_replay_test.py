@@ -273,6 +273,10 @@ class Image(ImageJob):
         self.assertEqual(read(self.path("algo-2.code")).strip(), "2")
         self.assertEqual(self.failure(), "--train.stepz: unknown key train.stepz; did you mean train.steps?")
 
+    def test_a_reason_that_the_second_host_alone_knows_is_fetched(self):
+        self.start("image", SHORT, "--before", "algo-2 rm -r /opt/ml/checkpoints; touch /opt/ml/checkpoints", hosts=2, expected=2)
+        self.assertEqual(self.failure(), "/opt/ml/checkpoints/algo-2 cannot be made on algo-2")
+
     def test_a_job_that_is_stopped_saves(self):
         self.start("image", {**SHORT, "train.steps": 5000, "checkpoint.every": 5000, "evaluation.every": 0}, "--term-when",
                    "step 5/", hosts=2, expected=75)
