@@ -28,6 +28,25 @@ std::set<std::string> hosts_of_job(const Environment& environment) {
   }
 }
 
+/// How many ranks each host was to have, by the SDK's words: v3 and v2; 0 where neither says a number.
+int64_t ranks_asked_for(const Environment& environment) {
+  const std::pair<const char*, const char*> places[] = {
+      {"SM_DISTRIBUTED_CONFIG", "process_count_per_node"},
+      {"SM_FRAMEWORK_PARAMS", "sagemaker_mpi_num_of_processes_per_host"}};
+  for (const auto& [variable, key] : places) {
+    const auto it = environment.find(variable);
+    if (it == environment.end()) continue;
+    try {
+      const Json words = parse_json(it->second, variable);
+      if (words.is_object() && words.contains(key) && words[key].is_number_integer())
+        return words[key].get<int64_t>();
+    } catch (const Error&) {
+      // What ssh makes of it on another host may be no JSON; the first one's rank has it whole.
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 bool is_job(const Environment& environment) {
@@ -76,15 +95,22 @@ void copy_model(const std::filesystem::path& model, const std::filesystem::path&
 std::string objection_to_world(const Environment& environment, std::span<const std::string> hosts) {
   const std::set<std::string> of_job = hosts_of_job(environment);
   const std::set<std::string> of_ranks(hosts.begin(), hosts.end());
-  if (of_job.size() <= of_ranks.size()) return {};
-  const size_t ranks_a_host = hosts.size() / of_ranks.size();
+  const int64_t ranks = std::ssize(hosts), asked = ranks_asked_for(environment);
+  const bool is_idle = of_job.size() > of_ranks.size();
+  const bool is_short = !of_job.empty() && asked > 0 && ranks != std::ssize(of_job) * asked;
+  if (!is_idle && !is_short) return {};
+  const int64_t ranks_a_host = asked > 0 ? asked : ranks / std::ssize(of_ranks);
+  const std::string found =
+      is_idle ? fmt::format("its {} rank{} on {} of them: the others would stay idle", ranks,
+                            ranks == 1 ? " is" : "s are", of_ranks.size())
+              : fmt::format("{} ranks were asked for on each, and there are {} in all", asked, ranks);
   return fmt::format(
-      "SageMaker gave this job {} hosts, but its {} rank{} on {} of them: the others would stay idle. The "
-      "MPI driver of SDK v3 gives mpirun the ranks of one host as the number of all: set "
-      "mpi_additional_options=[\"-np\", \"{}\", \"--bind-to\", \"none\"]; with a command of your own, run "
-      "mpirun over all hosts",
-      of_job.size(), hosts.size(), hosts.size() == 1 ? " is" : "s are", of_ranks.size(),
-      of_job.size() * ranks_a_host);
+      "SageMaker gave this job {} hosts, but {}. The MPI driver of SDK v3 gives mpirun the ranks of one host "
+      "as "
+      "the number of all: set mpi_additional_options=[\"-np\", \"{}\", \"--bind-to\", \"none\"]; with a "
+      "command "
+      "of your own, run mpirun over all hosts",
+      of_job.size(), found, std::ssize(of_job) * ranks_a_host);
 }
 
 }  // namespace ptrain::sagemaker

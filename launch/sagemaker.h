@@ -27,8 +27,9 @@ bool wants_model(const Environment& environment);
 /// Copies a model's files into /opt/ml/model. `root`: as above. Errors: resources, e.g. a full disk.
 void copy_model(const std::filesystem::path& model, const std::filesystem::path& root = "/");
 
-/// Why these ranks are not the job that was asked for, or empty: SageMaker's hosts without any rank are paid
-/// for and stay idle. `hosts`: of each rank.
+/// Why these ranks are not the job that was asked for, or empty: hosts without any rank are paid for and stay
+/// idle, and where the SDK says how many ranks a host has, there are as many times the hosts. `hosts`: of
+/// each rank.
 std::string objection_to_world(const Environment& environment, std::span<const std::string> hosts);
 
 }  // namespace ptrain::sagemaker

@@ -72,5 +72,30 @@ TEST(SageMaker, RanksOnFewerHostsThanWerePaidForAreRefusedWithTheWayOut) {
   EXPECT_EQ(objection_to_world({{"SM_HOSTS", "no json"}}, one_host), "");
 }
 
+TEST(SageMaker, ThereAreAsManyRanksAsTheSdkAskedForOnEachHost) {
+  const std::vector<std::string> four = {"algo-1", "algo-1", "algo-2", "algo-2"};
+  const std::vector<std::string> three(four.begin(), four.end() - 1);
+  for (const auto& [variable, value] :
+       {std::pair{"SM_DISTRIBUTED_CONFIG",
+                  R"({"process_count_per_node": 2, "mpi_additional_options": null})"},
+        std::pair{"SM_FRAMEWORK_PARAMS", R"({"sagemaker_mpi_num_of_processes_per_host":2})"}}) {
+    Environment environment = two_hosts;
+    environment[variable] = value;
+    EXPECT_EQ(objection_to_world(environment, four), "");
+    const std::string why = objection_to_world(environment, three);
+    EXPECT_NE(why.find("2 hosts, but 2 ranks were asked for on each, and there are 3 in all"),
+              std::string::npos)
+        << why;
+    EXPECT_NE(why.find(R"(["-np", "4")"), std::string::npos) << why;
+    const std::vector<std::string> one = {"algo-1"};
+    EXPECT_NE(objection_to_world(environment, one).find(R"(["-np", "4")"), std::string::npos);
+  }
+  for (const char* unsaid : {"{}", R"({"process_count_per_node": null})", "no json", "[]"}) {
+    Environment environment = two_hosts;
+    environment["SM_DISTRIBUTED_CONFIG"] = unsaid;
+    EXPECT_EQ(objection_to_world(environment, three), "") << unsaid;
+  }
+}
+
 }  // namespace
 }  // namespace ptrain::sagemaker
