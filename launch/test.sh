@@ -28,7 +28,7 @@ mpi 180 1
 golden 240 1
 equivalence 360 1
 resume 120 1
-launch 300 1
+launch 300 $cores
 faults 300 1
 hosts 120 1
 house 60 1
