@@ -9,8 +9,8 @@
 #   channel train, validation    data.train, data.validation: all .jsonl and .h5 files of the channel
 #   channel model                model.path: a Hugging Face directory
 #   output         what SageMaker copies to S3 while the job runs, where it has checkpoint_s3_uri:
-#                  /opt/ml/checkpoints/run; with several hosts /opt/ml/host/run, see below. Where `checkpoint.upload`
-#                  is given ptrain itself copies, which a large model needs: then /opt/ml/local/run
+#                  /opt/ml/checkpoints/algo-1/run, see below. Where `checkpoint.upload` is given ptrain itself copies,
+#                  which a large model needs: then /opt/ml/local/run
 # /opt/ml/model stays empty: its content would be packed and compressed at the end. PTRAIN_SM_MODEL=1 in the job's
 # environment has ptrain put the final model there all the same.
 set -eu
@@ -32,7 +32,7 @@ program=${PTRAIN:-}
 for file in "$here/ptrain" "$here/bin/ptrain" "$here/bundle/bin/ptrain" "$(command -v ptrain || true)"; do
   if [ -z "$program" ] && [ -f "$file" ]; then program=$file; fi
 done
-[ -x "${program:-/}" ] && [ -f "$program" ] || stop "no ptrain beside this script, in PTRAIN or on PATH"
+if [ ! -f "$program" ] || [ ! -x "$program" ]; then stop "no ptrain beside this script, in PTRAIN or on PATH"; fi
 
 # 2. Names with two underscores.
 count=$#
@@ -66,13 +66,19 @@ files() {  # a YAML list of a channel's data files
 }
 
 # SageMaker copies /opt/ml/checkpoints of all hosts to one place, where files of one name replace each other, and gives
-# all of it back to all of them. So each host has a directory of its own in there; /opt/ml/host leads to it, since the
-# ranks must agree on a path. Not SM_CURRENT_HOST: under mpirun every rank has the first host's.
-own_directory() {
+# all of it back to all of them. So each host has a directory of its own in there. Ranks must agree on a path: with
+# several hosts it is /opt/ml/host, which leads to it. Not SM_CURRENT_HOST: under mpirun every rank has the first host's.
+set_place() {
   host=$(sed -n 's/.*"current_host": *"\([^"]*\)".*/\1/p' "$ml/input/config/resourceconfig.json" 2>/dev/null || true)
   host=${host:-$(uname -n)}
-  mkdir -p "$ml/checkpoints/$host" || stop "$ml/checkpoints/$host cannot be made on $host"
-  ln -sn "$ml/checkpoints/$host" "$ml/host" 2>/dev/null || [ -L "$ml/host" ] || stop "$ml/host cannot be made"
+  place=$ml/checkpoints/$host
+  mkdir -p "$place" || stop "$place cannot be made on $host"
+  case ${SM_HOSTS:-} in
+    *,*)
+      ln -sn "$place" "$ml/host" 2>/dev/null || [ -L "$ml/host" ] || stop "$ml/host cannot be made on $host"
+      place=$ml/host
+      ;;
+  esac
 }
 
 added=
@@ -81,18 +87,9 @@ add() {  # values come from paths of the job, which have no blanks
 }
 has config "$@" || add config "$here/config.yaml"
 if ! has output "$@"; then
-  case ${SM_HOSTS:-} in
-    *,*) several=yes ;;
-    *) several= ;;
-  esac
-  if has checkpoint.upload "$@"; then
-    add output "$ml/local/run"
-  elif [ -n "$several" ]; then
-    own_directory
-    add output "$ml/host/run"
-  else
-    add output "$ml/checkpoints/run"
-  fi
+  place=$ml/local
+  has checkpoint.upload "$@" || set_place
+  add output "$place/run"
 fi
 if [ -n "${SM_CHANNEL_MODEL:-}" ] && ! has model.path "$@"; then add model.path "$SM_CHANNEL_MODEL"; fi
 # shellcheck disable=SC2086

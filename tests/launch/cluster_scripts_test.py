@@ -61,6 +61,7 @@ class Entry(Test):
     """train.sh: what SageMaker's words and variables become."""
 
     def words(self, *words, **variables):
+        variables.setdefault("SM_ROOT", self.place.path("ml"))
         self.place.program(self.place.path("ptrain"), 'printf "%s\\n" "$@"\n')
         shutil.copy(os.path.join(SAGEMAKER, "train.sh"), self.place.path("train.sh"))
         done = self.place.run("sh", self.place.path("train.sh"), *words, **variables)
@@ -71,27 +72,27 @@ class Entry(Test):
         words = self.words("--optimizer.learning_rate", "0.0001", "--log.trace", "True")
         self.assertEqual(words[:4], ["--optimizer.learning_rate", "0.0001", "--log.trace", "True"])
         self.assertIn("--config=" + self.place.path("config.yaml"), words)
-        self.assertIn("--output=/opt/ml/checkpoints/run", words)
+        self.assertIn("--output=" + self.place.path("ml", "checkpoints", os.uname().nodename, "run"), words)
 
     def test_two_underscores_stand_for_a_dot_in_names_alone(self):
         words = self.words("--optimizer__learning_rate", "1e-5", "--log__every=2", "a__b", "--output", "/x y__z")
         self.assertEqual(words[:6], ["--optimizer.learning_rate", "1e-5", "--log.every=2", "a__b", "--output", "/x y__z"])
 
     def test_an_upload_moves_the_output_off_the_synced_directory(self):
-        self.assertIn("--output=/opt/ml/local/run", self.words("--checkpoint.upload", "s3://b/p"))
+        self.assertIn("--output=" + self.place.path("ml", "local", "run"), self.words("--checkpoint.upload", "s3://b/p"))
 
     def test_several_hosts_have_a_directory_each_where_s3_gets_it_from(self):
         os.makedirs(self.place.path("ml", "input", "config"))
         with open(self.place.path("ml", "input", "config", "resourceconfig.json"), "w", encoding="utf-8") as file:
             json.dump({"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}, file)
-        variables = {"SM_ROOT": self.place.path("ml"), "SM_HOSTS": '["algo-1","algo-2"]', "SM_CURRENT_HOST": "algo-1"}
+        variables = {"SM_HOSTS": '["algo-1","algo-2"]', "SM_CURRENT_HOST": "algo-1"}
         for _ in range(2):  # the ranks of a host
             self.assertIn("--output=" + self.place.path("ml", "host", "run"), self.words(**variables))
         self.assertEqual(os.readlink(self.place.path("ml", "host")), self.place.path("ml", "checkpoints", "algo-2"))
         self.assertEqual(os.listdir(self.place.path("ml", "checkpoints", "algo-2")), [])
         self.assertIn("--output=" + self.place.path("ml", "local", "run"), self.words("--checkpoint.upload", "s3://b/p", **variables))
         one = {**variables, "SM_HOSTS": '["algo-1"]'}
-        self.assertIn("--output=" + self.place.path("ml", "checkpoints", "run"), self.words(**one))
+        self.assertIn("--output=" + self.place.path("ml", "checkpoints", "algo-2", "run"), self.words(**one))
 
     def test_a_bundle_is_found_beside_and_around_it(self):
         for name in (os.path.join("bundle", "bin"), "bin"):
@@ -99,7 +100,7 @@ class Entry(Test):
             self.place.program(self.place.path("code", name, "ptrain"), f'echo "{name}"\n')
             os.chmod(self.place.path("code", name, "ptrain"), 0o644)
             shutil.copy(os.path.join(SAGEMAKER, "train.sh"), self.place.path("code", "train.sh"))
-            done = self.place.run("sh", self.place.path("code", "train.sh"))
+            done = self.place.run("sh", self.place.path("code", "train.sh"), SM_ROOT=self.place.path("ml"))
             self.assertEqual((done.returncode, done.stdout), (0, name + "\n"), done.stderr)
             shutil.rmtree(self.place.path("code"))
 
@@ -130,7 +131,8 @@ class Entry(Test):
             shutil.copy(os.path.join(SAGEMAKER, name), self.place.path(name))
             os.chmod(self.place.path(name), 0o644)  # as it comes from S3
         os.chmod(self.place.path("ptrain"), 0o644)
-        done = self.place.run(sys.executable, self.place.path("v3_entry.py"), "--train.steps", "3")
+        done = self.place.run(sys.executable, self.place.path("v3_entry.py"), "--train.steps", "3",
+                              SM_ROOT=self.place.path("ml"))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"pid [0-9]+ --train.steps 3")
 

@@ -21,8 +21,8 @@ HARNESS = os.path.join(SOURCE, "tests", "harness", "sagemaker")
 VENV = os.environ.get("PTRAIN_SAGEMAKER_VENV", os.path.join(BUILD, "sagemaker-toolkit"))
 sys.dont_write_bytecode = True
 METRICS = runpy.run_path(os.path.join(SOURCE, "launch", "sagemaker", "metrics.py"))["METRIC_DEFINITIONS"]
-RUN = "algo-1/ml/checkpoints/run"  # of a job with one host
-PARTS = "ml/checkpoints/algo-{0}/run"  # of one with two
+RUN = "algo-1/ml/checkpoints/algo-1/run"
+RUN_2 = "algo-2/ml/checkpoints/algo-2/run"
 # More ranks than cores, in a container.
 QUIET = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
          "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMP_NUM_THREADS": "1"}
@@ -146,7 +146,7 @@ class SdkV2(Toolkit):
 
     def test_two_hosts_keep_a_part_each_and_go_on_from_what_s3_gives_back(self):
         self.start("v2", SHORT, hosts=2, variables={"PTRAIN_SM_MODEL": "1"})
-        runs = [f"algo-{host}/" + PARTS.format(host) for host in (1, 2)]
+        runs = [RUN, RUN_2]
         self.expect_metrics(runs[0])
         self.expect_model("algo-1/ml/model", runs[0])
         self.assertEqual(files(self.path("algo-2", "ml", "model")), [])
@@ -165,12 +165,22 @@ class SdkV2(Toolkit):
         self.start("v2", {**SHORT, "train.steps": 30}, "--checkpoints", bucket, hosts=2)
         self.assertIn("goes on after step 20", self.log)
         self.assertIn("step 30/30", self.log)
+        # One host finds its own part alone, and does not begin anew.
+        self.start("v2", {**SHORT, "train.steps": 30}, "--checkpoints", bucket, expected=1)
+        self.assertIn("part 1 of 2", self.failure())
+
+    def test_two_hosts_go_on_from_what_one_had(self):
+        self.start("v2", SHORT)
+        bucket = self.path("algo-1", "ml", "checkpoints")
+        self.start("v2", {**SHORT, "train.steps": 30}, "--checkpoints", bucket, hosts=2)
+        self.assertIn("goes on after step 20", self.log)
+        self.assertIn("step 30/30", self.log)
 
     def test_a_wrong_key_is_the_reason_that_the_console_shows(self):
         self.start("v2", {**SHORT, "train.stepz": 3}, expected=1)  # the toolkit makes 1 of every code
         self.assertIn("ExitCode 2", self.log)
         self.assertEqual(self.failure(), "--train.stepz: unknown key train.stepz; did you mean train.steps?")
-        self.assertEqual(files(self.path("algo-1", "ml", "checkpoints")), [])
+        self.assertEqual(files(self.path(RUN)), [])
 
     def test_what_fails_on_the_second_host_is_said_on_the_first(self):
         self.start("v2", {**SHORT, "output": "/opt/ml/there/run"}, "--before", "algo-2 echo >/opt/ml/there", hosts=2,
@@ -195,9 +205,9 @@ class SdkV3(Toolkit):
         options = [str(word) for word in eval(options, {"hosts": 2, "ranks_a_host": 2, "str": str})]  # pylint: disable=eval-used
         self.assertEqual(options, ["-np", "4", "--bind-to", "none"])
         self.start("v3", self.words({"log.trace": True}), "--mpi-options", json.dumps(options), hosts=2)
-        self.expect_metrics("algo-1/" + PARTS.format(1))
+        self.expect_metrics(RUN)
         self.assertIn("--log__trace true", self.log)
-        self.assertTrue(os.path.exists(self.path("algo-1", PARTS.format(1), "trace.json")))
+        self.assertTrue(os.path.exists(self.path(RUN, "trace.json")))
         self.assertEqual(files(self.path("algo-1", "ml", "model")), [])
 
     def test_a_rank_bound_to_one_core_is_warned_about(self):
@@ -236,10 +246,10 @@ class ImageJob(Replay):
 
     def expect_two_hosts(self):
         self.start("image", SHORT, hosts=2)
-        self.expect_metrics("algo-1/" + PARTS.format(1))
+        self.expect_metrics(RUN)
         self.assertEqual(read(self.path("algo-2.code")).strip(), "0")
         self.assertIn("algo-2 serves algo-1", read(self.path("algo-2.log")))
-        self.assertEqual(len(files(self.path("algo-2", PARTS.format(2), "checkpoints/step-00000020/state"))), 2)
+        self.assertEqual(len(files(self.path(RUN_2, "checkpoints/step-00000020/state"))), 2)
 
 
 class ImageOfDebian(ImageJob):
@@ -282,7 +292,7 @@ class Image(ImageJob):
                    "step 5/", hosts=2, expected=75)
         self.assertEqual(read(self.path("algo-2.code")).strip(), "75")
         self.assertIn("told to stop", self.log)
-        self.assertEqual(len(files(self.path("algo-1", PARTS.format(1), "checkpoints"))), 1)
+        self.assertEqual(len(files(self.path(RUN, "checkpoints"))), 1)
 
 
 if __name__ == "__main__":
