@@ -1,6 +1,8 @@
 #include "parallel/comm/agree.h"
 
+#include <algorithm>
 #include <new>
+#include <system_error>
 #include <vector>
 
 #include "kernels/base/rng.h"
@@ -27,12 +29,16 @@ void agree(Communicator& world, const std::optional<Error>& mine) {
   if (speaker == world.size()) return;
 
   const Verdict& spoken = all[static_cast<size_t>(speaker)];
-  int others = 0;
-  for (const Verdict& verdict : all) others += verdict.code != 0 && verdict.hash != spoken.hash;
+  int others = 0, alike = 0;
+  for (const Verdict& verdict : all) {
+    others += verdict.code != 0 && verdict.hash != spoken.hash;
+    alike += verdict.code != 0 && verdict.hash == spoken.hash;
+  }
   std::string text = broadcast_text(world, mine ? mine->what() : "", speaker);
   if (others > 0) text += fmt::format(" ({} more ranks report other errors)", others);
   const std::source_location where = mine ? mine->where() : std::source_location::current();
-  throw AgreedError(Error(static_cast<ExitCode>(spoken.code), text, where), world.rank() == speaker);
+  throw AgreedError(Error(static_cast<ExitCode>(spoken.code), text, where), world.rank() == speaker,
+                    alike == world.size() ? AgreedError::FoundBy::all : AgreedError::FoundBy::some);
 }
 
 void agreed(Communicator& world, const std::function<void()>& work) {
@@ -43,10 +49,33 @@ void agreed(Communicator& world, const std::function<void()>& work) {
     error = mine;
   } catch (const std::bad_alloc&) {
     error = Error(ExitCode::resources, "no memory left on this host", std::source_location::current());
+  } catch (const std::system_error& other) {  // of the machine: no more threads, a directory that is gone
+    error = Error(ExitCode::resources, other.what(), std::source_location::current());
   } catch (const std::exception& other) {
     error = Error(ExitCode::defect, other.what(), std::source_location::current());
   }
   agree(world, error);
+}
+
+void agree_alike(Communicator& world, ExitCode code, std::string_view mine,
+                 const std::function<std::string(std::string_view first)>& objection) {
+  const std::string first = broadcast_text(world, mine, 0);
+  agreed(world, [&] {
+    if (!mine.empty() && mine != first) fail(code, "{}", objection(first));
+  });
+}
+
+DifferentLines first_difference(std::string_view mine, std::string_view first) {
+  const auto line = [](std::string_view& text) {
+    const std::string_view head = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), head.size() + 1));
+    return head;
+  };
+  while (!mine.empty() || !first.empty()) {
+    const DifferentLines lines{line(mine), line(first)};
+    if (lines.mine != lines.first) return lines;
+  }
+  return {};
 }
 
 }  // namespace ptrain

@@ -10,6 +10,7 @@
 #include <exception>
 #include <new>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "kernels/base/log.h"
@@ -156,7 +157,10 @@ int Session::run(const std::function<int()>& program) {
   try {
     return program();
   } catch (const AgreedError& error) {
-    if (error.is_speaker()) log::write(log::Level::error, error.what());
+    const bool is_of_host = number_of_hosts() > 1 && error.found_by() == AgreedError::FoundBy::some;
+    const std::string& host = state_->hosts[static_cast<size_t>(state_->world->rank())];
+    const std::string place = is_of_host ? fmt::format(" (on host {})", host) : "";
+    if (error.is_speaker()) log::write(log::Level::error, fmt::format("{}{}", error.what(), place));
     if (state_->on_failure) state_->on_failure(error.what());
     return static_cast<int>(error.code());
   } catch (const Error& error) {
@@ -165,6 +169,8 @@ int Session::run(const std::function<int()>& program) {
           fmt::format("{} [{}:{}]", error.what(), error.where().file_name(), error.where().line()));
   } catch (const std::bad_alloc&) {
     abort(ExitCode::resources, "no memory left on this host");
+  } catch (const std::system_error& error) {
+    abort(ExitCode::resources, error.what());
   } catch (const std::exception& error) {
     abort(ExitCode::defect, error.what());
   }

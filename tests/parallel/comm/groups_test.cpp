@@ -194,6 +194,57 @@ TEST(Agree, AllRanksLeaveWithTheLowestRanksErrorAndOneSpeaks) {
   }
 }
 
+TEST(Agree, WhetherAllFoundItIsKnown) {
+  for (const int ranks : world_sizes({2, 3})) {
+    for (const bool is_of_all : {true, false}) {
+      run_ranks(ranks, [&](Communicator& comm) {
+        try {
+          agreed(comm, [&] { check(!is_of_all && comm.rank() > 0, ExitCode::input, "broken"); });
+          ADD_FAILURE() << "nobody spoke";
+        } catch (const AgreedError& error) {
+          const bool all = is_of_all || comm.size() == 1;
+          EXPECT_EQ(error.found_by(), all ? AgreedError::FoundBy::all : AgreedError::FoundBy::some);
+        }
+      });
+    }
+  }
+}
+
+TEST(Agree, TextsThatShouldBeAlikeAreComparedWithThatOfTheFirstRank) {
+  const auto objection = [](std::string_view first) { return fmt::format("not {}", first); };
+  for (const int ranks : world_sizes()) {
+    for (int bad = 1; bad < ranks; ++bad) {
+      run_ranks(ranks, [&](Communicator& comm) {
+        agree_alike(comm, ExitCode::input, "same", objection);
+        agree_alike(comm, ExitCode::input, comm.rank() == 0 ? "same" : "", objection);
+        try {
+          agree_alike(comm, ExitCode::input, comm.rank() == bad ? "other" : "same", objection);
+          ADD_FAILURE() << "nobody spoke";
+        } catch (const AgreedError& error) {
+          EXPECT_STREQ(error.what(), "not same");
+          EXPECT_EQ(error.is_speaker(), comm.rank() == bad);
+        }
+      });
+    }
+  }
+}
+
+TEST(Agree, TheFirstLineThatDiffersIsFound) {
+  const struct {
+    std::string_view a, b, mine, first;
+  } cases[] = {{"", "", "", ""},
+               {"x 1\ny 2\n", "x 1\ny 2\n", "", ""},
+               {"x 1\ny 2", "x 1\ny 3", "y 2", "y 3"},
+               {"x 1\ny 2\n", "x 1\n", "y 2", ""},
+               {"", "x", "", "x"},
+               {"x 1\ny", "x 10\ny", "x 1", "x 10"}};
+  for (const auto& c : cases) {
+    const DifferentLines lines = first_difference(c.a, c.b);
+    EXPECT_EQ(lines.mine, c.mine);
+    EXPECT_EQ(lines.first, c.first);
+  }
+}
+
 TEST(Agree, OtherErrorsOfOtherRanksAreMentioned) {
   for (const int ranks : world_sizes({3, 4})) {
     if (ranks < 3) continue;
