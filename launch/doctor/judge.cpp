@@ -15,6 +15,7 @@ constexpr double most_skew_s = 2;                    // above it times of files 
 
 std::string size_text(int64_t bytes) {
   if (bytes < 0) return "unlimited";
+  if (bytes < mib) return fmt::format("{} KiB", bytes / 1024);
   if (bytes < gib) return fmt::format("{} MiB", bytes / mib);
   return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / static_cast<double>(gib));
 }
@@ -246,6 +247,27 @@ void judge_clock(Report& report) {
   report.ok("clock", text);
 }
 
+/// Of lists "0.1 abc, cuda 13.0, …" what differs: the parts that all have at the same place are left out.
+std::vector<std::string> without_common_parts(const std::vector<std::string>& lists) {
+  std::vector<std::vector<std::string>> parts;
+  for (const std::string& list : lists) {
+    std::vector<std::string>& mine = parts.emplace_back();
+    for (size_t begin = 0; begin <= list.size();) {
+      const size_t end = std::min(list.find(", ", begin), list.size());
+      mine.push_back(list.substr(begin, end - begin));
+      begin = end + 2;
+    }
+    if (mine.size() != parts.front().size()) return lists;
+  }
+  std::vector<std::string> shorter(lists.size());
+  for (size_t i = 0; i < parts.front().size(); ++i) {
+    if (std::ranges::all_of(parts, [&](const auto& one) { return one[i] == parts.front()[i]; })) continue;
+    for (size_t list = 0; list < lists.size(); ++list)
+      shorter[list] += (shorter[list].empty() ? "" : ", ") + parts[list][i];
+  }
+  return shorter;
+}
+
 /// "host-a, host-b and 6 more"
 std::string some_of(const std::vector<std::string>& hosts) {
   std::string text;
@@ -320,8 +342,12 @@ std::vector<Finding> judge_likeness(std::span<const std::string> hosts, std::spa
   std::vector<Finding> findings;
   for (const auto& [name, values] : hosts_of) {
     if (values.size() == 1) continue;
+    std::vector<std::string> shown;
+    for (const auto& [value, where] : values) shown.push_back(value);
+    if (name == "program") shown = without_common_parts(shown);
     std::string text = fmt::format("{} differs:", name);
-    for (const auto& [value, where] : values) text += fmt::format(" {} on {};", value, some_of(where));
+    auto value = shown.begin();
+    for (const auto& [whole, where] : values) text += fmt::format(" {} on {};", *value++, some_of(where));
     text.pop_back();
     const bool is_fatal = name == "program" || name == "mpi" || name == "nccl" || name == "gpus";
     findings.push_back({is_fatal ? Verdict::fail : Verdict::warn, "hosts", text,

@@ -229,11 +229,33 @@ std::string Dataset::name(int64_t sample) const {
   return sources_[source]->name(sample - begin_[source]);
 }
 
+namespace {
+
+/// Each rank reads its share of the files: those of a host that has others would be mixed in.
+void agree_on_files(const DatasetOptions& options, const std::vector<std::filesystem::path>& files,
+                    Communicator& comm) {
+  std::string mine;
+  for (const auto& file : files) {
+    std::error_code error;
+    mine += fmt::format("{}: {} bytes\n", file.string(), std::filesystem::file_size(file, error));
+  }
+  agree_alike(comm, ExitCode::input, mine, [&](std::string_view first) {
+    const DifferentLines lines = first_difference(mine, first);
+    return fmt::format("{}: the files are not the same on all hosts: here {}, on rank 0 {}; copy them anew",
+                       options.key, lines.mine.empty() ? "one is missing" : lines.mine,
+                       lines.first.empty() ? "there are fewer" : lines.first);
+  });
+}
+
+}  // namespace
+
 std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encoding& encoding,
                                       const Storage& storage) {
   Communicator& comm = storage.world();
-  std::vector<Section> sections;
-  agreed(comm, [&] { sections = sections_of(expand_files(options.files, options.key)); });
+  std::vector<std::filesystem::path> files;
+  agreed(comm, [&] { files = expand_files(options.files, options.key); });
+  agree_on_files(options, files, comm);
+  const std::vector<Section> sections = sections_of(files);
   std::vector<std::unique_ptr<DocumentSource>> sources;
   for (const Section& section : sections) {
     if (section.text.empty()) {

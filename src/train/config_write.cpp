@@ -131,6 +131,15 @@ std::string config_yaml(const Config& config, const std::filesystem::path& worki
   return text;
 }
 
+std::string settings_text(const Config& config) {
+  std::string text;
+  for (const Key& key : config_keys()) {
+    if (key.kind == Kind::path || key.kind == Kind::paths) continue;
+    text += fmt::format("{} {}\n", key.path, value_text(key, key.get(config)));
+  }
+  return text;
+}
+
 Json config_schema() {
   Json root = empty_object_schema();
   root["$schema"] = "https://json-schema.org/draft/2020-12/schema";

@@ -13,6 +13,9 @@ namespace ptrain {
 /// against `working_directory`.
 std::string config_yaml(const Config& config, const std::filesystem::path& working_directory);
 
+/// "optimizer.learning_rate 1.0e-05", a line for each key that is no path.
+std::string settings_text(const Config& config);
+
 /// The configuration with every path absolute.
 Config with_absolute_paths(Config config, const std::filesystem::path& working_directory);
 

@@ -81,6 +81,7 @@ class Run {
   void finish_copy();
   void find_best_model();
   void read_model();
+  uint64_t model_identity() const;
   void open_data();
   bool look_for_checkpoint();
   void build_trainer();

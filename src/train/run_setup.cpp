@@ -2,6 +2,7 @@
 #include "src/train/run.h"
 
 #include "kernels/base/log.h"
+#include "kernels/base/rng.h"
 #include "parallel/comm/agree.h"
 #include "parallel/comm/host_objects.h"
 #include "src/io/find.h"
@@ -16,8 +17,38 @@ namespace ptrain {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// What lies in the way of the run's own files there, before work is lost over it.
+void check_output(const fs::path& output) {
+  std::error_code error;
+  static_cast<void>(fs::current_path(error));
+  check(!error, ExitCode::usage, "the working directory has been deleted ({}); change into one that is there",
+        error.message());
+  const fs::file_status link = fs::symlink_status(output, error);
+  check(!fs::is_symlink(link) || fs::exists(output, error), ExitCode::resources,
+        "output: {} is a link to {}, which is not there; make it, or give another output", output.string(),
+        fs::read_symlink(output, error).string());
+  const struct {
+    const char* name;
+    fs::file_type type;
+  } own[] = {{"checkpoints", fs::file_type::directory}, {"data", fs::file_type::directory},
+             {"model", fs::file_type::directory},       {"config.yaml", fs::file_type::regular},
+             {"metrics.jsonl", fs::file_type::regular}, {".lock", fs::file_type::regular}};
+  for (const auto& one : own) {
+    const fs::file_type found = fs::status(output / one.name, error).type();
+    const bool is_there = found != fs::file_type::not_found && found != fs::file_type::none;
+    check(!is_there || found == one.type, ExitCode::resources,
+          "output: {} is in the way: a {} of the run belongs there; move it, or give another output",
+          (output / one.name).string(), one.type == fs::file_type::directory ? "directory" : "file");
+  }
+}
+
+}  // namespace
+
 void Run::claim_output() {
   agreed(world_, [&] {
+    check_output(output_);
     check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
     refuse_unbuilt(loaded_);
     if (!is_first()) return;
@@ -49,6 +80,7 @@ void Run::keep_log() const {
 void Run::read_model() {
   const Device& device = environment_.device.context.device;
   const Hardware room = room_of_ranks(world_, device, config_, environment_.hosts);
+  std::string identity;  // of the model's files, where a host may have its own
   agreed(world_, [&] {
     spec_ = read_model_spec(config_.model.path);
     auto [plan, why] =
@@ -60,9 +92,25 @@ void Run::read_model() {
       const std::vector<std::string> unused = check_weights(spec_, *weights_);
       if (is_first()) warn_of_unused(*weights_, unused);
     }
+    const std::span<const std::string> hosts = environment_.hosts;
+    const auto rank = static_cast<size_t>(world_.rank());
+    const bool speaks_for_host =
+        !hosts.empty() && hosts.front() != hosts.back() && (rank == 0 || hosts[rank] != hosts[rank - 1]);
+    if (speaks_for_host) identity = fmt::format("{:016x}", model_identity());
     file_dtype_ = checkpoint_dtype(config_);
     encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
   });
+  agree_alike(world_, ExitCode::input, identity, [&](std::string_view) {
+    return fmt::format(
+        "model.path: {} is another model than on the first host: config.json, tensors or their "
+        "first bytes differ; copy it anew",
+        config_.model.path);
+  });
+}
+
+uint64_t Run::model_identity() const {
+  if (weights_) return weights_->identity();
+  return hash_of(read_text(fs::path(config_.model.path) / "config.json", 1 << 20));
 }
 
 void Run::open_data() {
