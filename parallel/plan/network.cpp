@@ -250,6 +250,12 @@ const NetworkInterface* best_interface(const NetworkReport& report) {
   return best;
 }
 
+std::string names_of(std::span<const NetworkInterface> interfaces) {
+  std::string names;
+  for (const NetworkInterface& one : interfaces) names += (names.empty() ? "" : ", ") + one.name;
+  return names;
+}
+
 void choose_interface(Draft& draft) {
   if (const std::string* chosen = draft.user("NCCL_SOCKET_IFNAME")) {
     const std::string_view name = std::string_view(*chosen).substr(chosen->starts_with('=') ? 1 : 0);
@@ -257,7 +263,9 @@ void choose_interface(Draft& draft) {
     const bool is_there = std::ranges::any_of(
         draft.report.interfaces, [&](const NetworkInterface& one) { return one.name.starts_with(name); });
     if (is_one_name && !is_there && !draft.report.interfaces.empty())
-      draft.warn(fmt::format("NCCL_SOCKET_IFNAME={} names no interface of this host", *chosen));
+      draft.warn(
+          fmt::format("NCCL_SOCKET_IFNAME={} names no interface of this host; unset it, or name one of {}",
+                      *chosen, names_of(draft.report.interfaces)));
     return;
   }
   const NetworkInterface* best = best_interface(draft.report);

@@ -171,6 +171,8 @@ void make_directories(const std::filesystem::path& directory) {
 std::string read_text(const std::filesystem::path& path, int64_t max_bytes) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
+  check(status.type() != std::filesystem::file_type::none, ExitCode::input, "{}: cannot be read: {}",
+        path.string(), error.message());
   check(std::filesystem::exists(status), ExitCode::input, "{}: no such file", path.string());
   check(std::filesystem::is_regular_file(status), ExitCode::input, "{}: not a regular file", path.string());
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));

@@ -145,6 +145,10 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
         "{}: {} bytes are too few for a safetensors file: is it truncated?", where, file_bytes);
   uint64_t length = 0;
   result.file_.read_at(0, &length, length_bytes);
+  constexpr std::string_view pointer_of_lfs = "version ";  // how such a text begins
+  static_assert(pointer_of_lfs.size() == sizeof length);
+  check(std::memcmp(&length, pointer_of_lfs.data(), sizeof length) != 0, ExitCode::input,
+        "{}: is a pointer of Git LFS, not the file: run `git lfs pull` in its directory", where);
   check(length <= static_cast<uint64_t>(max_header_bytes), ExitCode::input,
         "{}: its header would be {} bytes long, at most {} are accepted: is it a safetensors file?", where,
         length, max_header_bytes);
