@@ -1,6 +1,9 @@
 // The program: finds the verb, runs it, and prints what went wrong once.
 // Not for work: verbs are in launch/verbs, their table in launch/verbs.cpp.
+#include <fcntl.h>
+
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -14,6 +17,7 @@
 #include "launch/sagemaker.h"
 #include "launch/secrets.h"
 #include "launch/verbs.h"
+#include "src/train/run_lock.h"
 
 extern char** environ;
 
@@ -57,16 +61,34 @@ int run(const std::vector<std::string>& words, const Environment& environment) {
   return request.verb->run(parse_arguments(*request.verb, request.words, environment));
 }
 
-int report(ExitCode code, const std::string& message, const Environment& environment) {
-  if (code == ExitCode::usage && !is_first_rank(environment)) {
-    // A launcher ends the job with the first rank that leaves: that must be the one that speaks.
-    std::this_thread::sleep_for(std::chrono::seconds(5));
-  } else {
-    const std::string shown = without_secrets(message);
-    std::fprintf(stderr, "ptrain: error: %s\n", shown.c_str());
-    sagemaker::note_failure(environment, shown);
+bool is_first_of_host(const Environment& environment) {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"}) {
+    const auto it = environment.find(name);
+    if (it != environment.end()) return it->second == "0";
   }
+  return true;
+}
+
+int report(ExitCode code, const std::string& message, const Environment& environment) {
+  const std::string shown = without_secrets(message);
+  std::string place;
+  if (code == ExitCode::usage && !is_first_rank(environment)) {
+    // A launcher ends the job with the first rank that leaves: that must be the one that speaks. Whoever is
+    // still there then has an error of its own host: a file that is missing or different there.
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+    if (!is_first_of_host(environment)) return static_cast<int>(code);
+    place = fmt::format(" (on host {})", host_name());
+  }
+  std::fprintf(stderr, "ptrain: error: %s%s\n", shown.c_str(), place.c_str());
+  sagemaker::note_failure(environment, shown);
   return static_cast<int>(code);
+}
+
+/// A stream that was closed before we came would be the next file that is opened: a lock or a checkpoint,
+/// with our own lines in it.
+void open_standard_streams() {
+  for (const int fd : {0, 1, 2})
+    if (::fcntl(fd, F_GETFD) == -1) ::open("/dev/null", O_RDWR);  // gets the lowest free number: fd
 }
 
 }  // namespace
@@ -74,12 +96,14 @@ int report(ExitCode code, const std::string& message, const Environment& environ
 
 int main(int count, char** values) {
   using namespace ptrain;
+  open_standard_streams();
+  std::signal(SIGXFSZ, SIG_IGN);  // above `ulimit -f` a write fails, and says so
   const Environment environment = read_environment();
   hide_secrets(secrets_of(environment));
   try {
     const int code = run(std::vector<std::string>(values + 1, values + count), environment);
     // A product that did not reach its file or pipe is not done.
-    if (std::fflush(stdout) != 0 && code == 0) {
+    if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && code == 0) {
       return report(ExitCode::resources, "stdout cannot be written", environment);
     }
     return code;

@@ -52,8 +52,11 @@ void Terminal::clear() {
 
 void Terminal::say(std::string_view line) {
   clear();
-  fmt::print("{}\n", line);
-  std::fflush(stdout);
+  std::fprintf(stdout, "%.*s\n", static_cast<int>(line.size()), line.data());
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  std::clearerr(stdout);  // the steps are on disk too: no reason to end
+  if (!is_mute_) log::warn("stdout cannot be written: steps are shown in <output>/metrics.jsonl alone");
+  is_mute_ = true;
 }
 
 std::function<void(const StepResult&, const RunProgress&)> Terminal::step_shower() {

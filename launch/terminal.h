@@ -18,7 +18,7 @@ class Terminal {
   Terminal& operator=(const Terminal&) = delete;
   ~Terminal();  // leaves the cursor below the line
 
-  /// A line that stays.
+  /// A line that stays; a warning, once, where it cannot be written.
   void say(std::string_view line);
   /// What shows a step, or nothing where lines are plain.
   std::function<void(const StepResult&, const RunProgress&)> step_shower();
@@ -28,6 +28,7 @@ class Terminal {
 
   bool is_live_;  // stdout is a terminal that moves its cursor
   bool has_line_ = false;
+  bool is_mute_ = false;  // stdout could not be written, which has been said
 };
 
 }  // namespace ptrain

@@ -1,13 +1,17 @@
 // ptrain CONFIG: trains.
+#include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <cstdio>
 
+#include "kernels/base/log.h"
 #include "launch/doctor/collect.h"
 #include "launch/peak_file.h"
 #include "launch/runtime.h"
 #include "launch/sagemaker.h"
 #include "launch/terminal.h"
 #include "launch/verbs.h"
+#include "src/train/config_keys.h"
 #include "src/train/train_loop.h"
 
 namespace ptrain {
@@ -20,6 +24,21 @@ void listen_for_stop() {
   const auto note = [](int) { is_stop_signalled = 1; };
   std::signal(SIGUSR1, note);
   std::signal(SIGTERM, note);
+}
+
+/// Keys are not read from the environment; who expects it would train with a default.
+void warn_of_variables(const Environment& environment) {
+  constexpr std::string_view prefix = "PTRAIN_";
+  for (const auto& [name, value] : environment) {
+    if (!name.starts_with(prefix)) continue;
+    for (const Key& key : config_keys()) {
+      const auto is_same = [](char variable, char path) {
+        return variable == (path == '.' ? '_' : static_cast<char>(std::toupper(path)));
+      };
+      if (std::ranges::equal(std::string_view(name).substr(prefix.size()), key.path, is_same))
+        log::warn("the variable {} is not read: give --{} {}", name, key.path, value);
+    }
+  }
 }
 
 }  // namespace
@@ -37,6 +56,7 @@ int run_train(const Arguments& arguments) {
       check(objection.empty(), ExitCode::usage, "{}", objection);
     });
     doctor::check_machine(runtime.session, arguments);
+    if (runtime.is_first()) warn_of_variables(arguments.environment);
     const bool has_launcher =
         !find_launcher([&](const char* name) { return arguments.variable(name); }).name.empty();
     Terminal terminal(arguments.variable("TERM"),

@@ -88,10 +88,19 @@ TEST(Program, WrongLinesEndWithOneLineOnStderrAndCode2) {
 
 TEST(Program, OnlyTheFirstRankSpeaksOfAWrongLine) {
   EXPECT_NE(ptrain_with({"chekc"}, {"OMPI_COMM_WORLD_RANK=0"}).err, "");
-  const ProgramResult other = ptrain_with({"chekc"}, {"OMPI_COMM_WORLD_RANK=3"});
-  EXPECT_EQ(other.err, "");
-  EXPECT_EQ(other.code, 2);
-  EXPECT_GT(other.seconds, 1) << "a launcher would end the job before the first rank has spoken";
+  // The launcher ends the others meanwhile. Who is still there has an error of its own host, said there once.
+  RunningProgram second({PTRAIN_PROGRAM, "chekc"},
+                        {"OMPI_COMM_WORLD_RANK=3", "OMPI_COMM_WORLD_LOCAL_RANK=1"});
+  RunningProgram of_host({PTRAIN_PROGRAM, "chekc"},
+                         {"OMPI_COMM_WORLD_RANK=2", "OMPI_COMM_WORLD_LOCAL_RANK=0"});
+  const ProgramResult silent = second.wait(), speaker = of_host.wait();
+  EXPECT_EQ(silent.err, "");
+  EXPECT_NE(speaker.err.find("\"chekc\" is neither a verb nor a file"), std::string::npos) << speaker.err;
+  EXPECT_NE(speaker.err.find("(on host "), std::string::npos) << speaker.err;
+  for (const ProgramResult& other : {silent, speaker}) {
+    EXPECT_EQ(other.code, 2);
+    EXPECT_GT(other.seconds, 1) << "a launcher would end the job before the first rank has spoken";
+  }
 }
 
 TEST(Program, AFullDiskUnderStdoutIsCode4) {
