@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "launch/doctor/facts.h"
+#include "tests/launch/wrong_page.h"
 
 namespace ptrain::doctor {
 namespace {
@@ -131,12 +132,13 @@ std::vector<Sick> sick_machines() {
        Verdict::fail, "EFA is there", "refuse"},
       {"a stale NCCL_PROTO",
        changed(efa, [](HostFacts& f) { f.network.set_by_user["NCCL_PROTO"] = "simple"; }), Verdict::warn,
-       "NCCL_PROTO", ""},
+       "NCCL_PROTO=simple was for aws-ofi-nccl 1.5 and earlier", ""},
       {"an interface that is not there",
        changed(plain, [](HostFacts& f) { f.network.set_by_user["NCCL_SOCKET_IFNAME"] = "eth7"; }),
-       Verdict::warn, "eth7", ""},
+       Verdict::warn,
+       "NCCL_SOCKET_IFNAME=eth7 names no interface of this host; unset it, or name one of ens32", ""},
       {"locked memory beside RDMA", changed(efa, [](HostFacts& f) { f.limits.locked_bytes = 64 << 10; }),
-       Verdict::warn, "may be locked", "ulimit -l unlimited"},
+       Verdict::warn, "64 KiB may be locked", "ulimit -l unlimited"},
       {"a small /dev/shm", changed(plain, [](HostFacts& f) { f.limits.shared_memory_bytes = 64 << 20; }),
        Verdict::warn, "/dev/shm has 64 MiB", "--shm-size"},
       {"few open files", changed(plain, [](HostFacts& f) { f.limits.open_files = 256; }), Verdict::warn,
@@ -189,6 +191,20 @@ TEST(Doctor, ATrainingSaysAtItsStartWhatItDoesNotJudgeItself) {
   }
 }
 
+TEST(Doctor, ThePageHasTheseRows) {
+  std::vector<PageRow> rows;
+  for (const Sick& sick : sick_machines()) {
+    const std::vector<Finding> findings = judge_host(sick.facts);
+    const auto it = std::ranges::find_if(findings, [&](const Finding& finding) {
+      return finding.verdict == sick.verdict && finding.text.find(sick.says) != std::string::npos;
+    });
+    ASSERT_NE(it, findings.end()) << sick.what;
+    rows.push_back({sick.what, std::string(name_of(it->verdict)), it->topic, shown_message({it->text}),
+                    it->fix.empty() ? "" : shown_message({it->fix})});
+  }
+  expect_on_page("doctor", {"what is wrong", "line", "topic", "what is said", "what to do"}, rows);
+}
+
 TEST(Doctor, HostsThatDifferAreNamedAndOtherBuildsAreFatal) {
   const HostFacts one = cluster(gpu("NVIDIA A10G", 24, 8, 6));
   HostFacts other = one;
@@ -203,6 +219,18 @@ TEST(Doctor, HostsThatDifferAreNamedAndOtherBuildsAreFatal) {
   EXPECT_EQ(findings[0].verdict, Verdict::warn);
   EXPECT_EQ(findings[1].verdict, Verdict::fail);
   EXPECT_NE(findings[1].text.find("program differs"), std::string::npos);
+}
+
+TEST(Doctor, OfTwoBuildsTheDifferenceIsShown) {
+  HostFacts one = cluster(gpu("NVIDIA A10G", 24, 8, 6));
+  one.program = "0.1 abc, cuda 13.0, mpi Open MPI 4.1.4, compiler gcc 12.2.0";
+  HostFacts other = one;
+  other.program = "0.1 abd, cuda 13.0, mpi Open MPI 4.1.4, compiler gcc 13.1.0";
+  const std::vector<std::string> hosts = {"a", "b"};
+  const auto findings = judge_likeness(hosts, std::vector<Likeness>{likeness_of(one), likeness_of(other)});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].text,
+            "program differs: 0.1 abc, compiler gcc 12.2.0 on a; 0.1 abd, compiler gcc 13.1.0 on b");
 }
 
 TEST(Doctor, AlikeHostsAreSaidToBe) {
