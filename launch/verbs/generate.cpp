@@ -53,7 +53,9 @@ Task prepare(const Arguments& arguments, const LoadedConfig& loaded, int ranks) 
         "generate cuts a model by tensor alone: parallel.tensor = {}, but there are {} ranks; start {}",
         tensor, ranks, tensor);
   check(spec.H % tensor == 0, ExitCode::usage,
-        "the model has {} attention heads, which {} ranks do not divide", spec.H, tensor);
+        "the model has {} attention heads, which {} ranks do not divide; start one rank, or a number that "
+        "divides {}",
+        spec.H, tensor, spec.H);
   task.weights = HfDir::open(directory);
   check_weights(spec, *task.weights);
   task.tokenizer = Tokenizer::load(directory);

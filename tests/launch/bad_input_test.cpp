@@ -241,7 +241,8 @@ const WrongConfiguration table[] = {
      nullptr,
      {"--prompt", "a"},
      2,
-     {"6 attention heads, which 4 ranks do not divide"},
+     {"the model has 6 attention heads, which 4 ranks do not divide; start one rank, or a number that "
+      "divides 6"},
      {4},
      "generate"},
     {"preprocess for no model",
