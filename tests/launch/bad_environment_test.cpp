@@ -182,7 +182,9 @@ const Wrong mounted[] = {
      4,
      {"$root/disk/out/data: cannot be made: No space left on device"}},
     {"a /dev/shm of 1 MiB for 4 ranks",
-     "mount -t tmpfs -o size=1m none /dev/shm && $mpirun -np 4 $ptrain $config",
+     // One help text a rank: gathering them, mpirun 4.1.4 may crash.
+     "mount -t tmpfs -o size=1m none /dev/shm && OMPI_MCA_orte_base_help_aggregate=0 $mpirun -np 4 $ptrain "
+     "$config",
      0,
      {"shm: /dev/shm has 1 MiB left; 4 ranks on a host take some 128 MiB of it"}},
 };
@@ -240,7 +242,7 @@ void expect_row(const Wrong& wrong, const std::vector<std::string>& shell) {
         << result.err;
     EXPECT_EQ(times_in("warning: ", result.err), wrong.says.empty() ? 0 : 1) << result.err;
   }
-  EXPECT_EQ(processes_naming(run.root()), 0) << "ranks are left behind";
+  EXPECT_EQ(processes_left(run.root()), 0) << "ranks are left behind";
   EXPECT_LT(result.seconds, most_seconds);
   std::printf("  %5.2f s  %s\n", result.seconds, wrong.what);
 }

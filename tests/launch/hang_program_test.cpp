@@ -63,7 +63,7 @@ TEST_P(StoppedRank, IsFoundAndNamedAndTheJobEndsWith66) {
     EXPECT_TRUE(rank == stop.rank || !line["waits_for"].empty()) << line.dump();
     EXPECT_GT(line["before"].size(), 3u);
   }
-  EXPECT_EQ(processes_naming(run.root().string()), 0);
+  EXPECT_EQ(processes_left(run.root().string()), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -95,7 +95,7 @@ TEST(Hang, ARankThatNeverEndsIsFoundToo) {
   EXPECT_EQ(result.code, 66) << result.err;
   EXPECT_NE(result.err.find("hang: rank 1 on "), std::string::npos) << result.err;
   EXPECT_NE(result.err.find("has made no progress for"), std::string::npos) << result.err;
-  EXPECT_EQ(processes_naming(run.root().string()), 0);
+  EXPECT_EQ(processes_left(run.root().string()), 0);
 }
 
 TEST(Hang, WithoutAWatchNothingIsFoundAndASlowRankIsNot) {

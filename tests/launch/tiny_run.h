@@ -2,6 +2,7 @@
 // started on them, alone or under mpirun. Not for a test's expectations.
 #pragma once
 
+#include <chrono>
 #include <csignal>
 #include <thread>
 
@@ -79,6 +80,16 @@ inline int processes_naming(const std::string& text) {
     std::stringstream line;
     line << std::ifstream(it->path() / "cmdline", std::ios::binary).rdbuf();
     count += line.str().find(text) != std::string::npos;
+  }
+  return count;
+}
+
+/// The same once a loaded machine has had time to end them: 0, where nothing is left behind.
+inline int processes_left(const std::string& text) {
+  int count = processes_naming(text);
+  for (int tries = 0; count > 0 && tries < 100; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    count = processes_naming(text);
   }
   return count;
 }

@@ -198,7 +198,7 @@ TEST(TrainProgram, StoppedByASignalItGoesOnToTheSameBitsAndCanBeExtended) {
     EXPECT_EQ(result.code, 75) << result.err;
     EXPECT_EQ(times_in("asked to stop: saved ", result.err), 1) << result.err;
   }
-  EXPECT_EQ(processes_naming(stopped.config()), 0);
+  EXPECT_EQ(processes_left(stopped.config()), 0);
   const size_t done = metrics_of(stopped).size();
   EXPECT_LT(done, 150u);
   EXPECT_FALSE(std::filesystem::exists(stopped.output() / "model"));

@@ -57,7 +57,7 @@ inline void expect_rows(std::span<const WrongConfiguration> table) {
       for (const std::string& text : wrong.says)
         EXPECT_EQ(times_in(with_root(text, run), result.err), 1) << text << "\n" << result.err;
       EXPECT_EQ(result.out.find("step 1/"), std::string::npos) << "it trained: " << result.out;
-      EXPECT_EQ(processes_naming(run.root()), 0) << "ranks are left behind";
+      EXPECT_EQ(processes_left(run.root()), 0) << "ranks are left behind";
       EXPECT_LT(result.seconds, 20) << "ten times what it should take";
       if (ranks == 1) slowest = std::max(slowest, result.seconds);
     }
