@@ -43,10 +43,10 @@ const Failure failures[] = {
     {"fsync", "EIO", 2, 1, "/model-", true},
     {"fallocate", "ENOSPC", 0, 2, "/model-", true},
     {"pwrite", "ENOSPC", 0, 1, "/MANIFEST.json", true},
-    {"write", "half", -1, 1, "", false},
+    {"pwrite", "half", 0, 1, "/MANIFEST.json", false},
     {"fsync", "EIO", 0, 1, "/MANIFEST.json", true},
     {"rename", "EIO", 0, 1, "/MANIFEST.json", true},
-    {"write", "EDQUOT", 0, 1, "/config.json", true},
+    {"pwrite", "EDQUOT", 0, 1, "/config.json", true},
 };
 
 int number_of(const std::string& reason) {
