@@ -13,11 +13,11 @@
 #include <vector>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 #include "kernels/base/secrets.h"
 #include "launch/sagemaker.h"
 #include "launch/secrets.h"
 #include "launch/verbs.h"
-#include "src/train/run_lock.h"
 
 extern char** environ;
 

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "parallel/comm/host_objects.h"
 #include "parallel/comm/mpi_door.h"
@@ -24,12 +25,6 @@ namespace {
 int allowed_cores() {
   cpu_set_t cores;
   return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-}
-
-std::string host_name() {
-  char name[256] = "?";
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 // Everybody finds the same; the launcher's first rank speaks.

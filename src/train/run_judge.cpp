@@ -6,6 +6,7 @@
 #include <limits>
 #include <set>
 
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
 #include "src/train/host_state.h"

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "src/io/file.h"
 
@@ -76,12 +77,6 @@ Kernel lock_of_kernel(int fd, const std::string& path) {
 }
 
 }  // namespace
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 /// The file, its lock, and the thread that says we live.
 class RunLock::Held {

@@ -8,8 +8,6 @@
 
 namespace ptrain {
 
-std::string host_name();
-
 /// How an owner shows that it lives where the file system's locks cannot tell.
 struct LockPatience {
   std::chrono::milliseconds beat{5000};  // its sign of life

@@ -4,6 +4,7 @@
 
 #include "kernels/base/crc32c.h"
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 
 namespace ptrain {
 namespace {
@@ -81,10 +82,8 @@ std::string scalar_record(double time, int64_t step, const std::vector<Scalar>& 
 }
 
 TensorBoard::TensorBoard(const std::filesystem::path& directory, double time) {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
   const std::string name =
-      fmt::format("events.out.tfevents.{:010}.{}.{}", static_cast<int64_t>(time), host, ::getpid());
+      fmt::format("events.out.tfevents.{:010}.{}.{}", static_cast<int64_t>(time), host_name(), ::getpid());
   file_ = AppendedFile(directory / name, AppendedFile::Start::go_on);
   file_.append(version_record(time));
 }

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
