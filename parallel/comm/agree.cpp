@@ -41,20 +41,25 @@ void agree(Communicator& world, const std::optional<Error>& mine) {
                     alike == world.size() ? AgreedError::FoundBy::all : AgreedError::FoundBy::some);
 }
 
-void agreed(Communicator& world, const std::function<void()>& work) {
-  std::optional<Error> error;
+void FirstError::tried(const std::function<void()>& work) {
+  if (error_) return;
   try {
     work();
   } catch (const Error& mine) {
-    error = mine;
+    error_ = mine;
   } catch (const std::bad_alloc&) {
-    error = Error(ExitCode::resources, "no memory left on this host", std::source_location::current());
+    error_ = Error(ExitCode::resources, "no memory left on this host", std::source_location::current());
   } catch (const std::system_error& other) {  // of the machine: no more threads, a directory that is gone
-    error = Error(ExitCode::resources, other.what(), std::source_location::current());
+    error_ = Error(ExitCode::resources, other.what(), std::source_location::current());
   } catch (const std::exception& other) {
-    error = Error(ExitCode::defect, other.what(), std::source_location::current());
+    error_ = Error(ExitCode::defect, other.what(), std::source_location::current());
   }
-  agree(world, error);
+}
+
+void agreed(Communicator& world, const std::function<void()>& work) {
+  FirstError mine;
+  mine.tried(work);
+  agree(world, mine.error());
 }
 
 void agree_alike(Communicator& world, ExitCode code, std::string_view mine,

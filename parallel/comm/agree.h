@@ -37,15 +37,8 @@ void agree(Communicator& world, const std::optional<Error>& mine);
 /// left out.
 class FirstError {
  public:
-  template <class Work>
-  void tried(const Work& work) {
-    if (error_) return;
-    try {
-      work();
-    } catch (const Error& error) {
-      error_ = error;
-    }
-  }
+  /// What `work` throws is noted, whatever it is.
+  void tried(const std::function<void()>& work);
   void note(const std::optional<Error>& other) {
     if (!error_) error_ = other;
   }
