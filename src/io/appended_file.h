@@ -22,7 +22,6 @@ class AppendedFile {
   ~AppendedFile();
 
   bool is_open() const { return fd_ >= 0; }
-  const std::string& path() const { return path_; }
 
   /// By one write() as far as the system allows. What cannot be written is warned of once, and tried again
   /// with the next record. Errors (ExitCode::resources): more than most_waiting_bytes wait.

@@ -136,8 +136,9 @@ class Run {
   std::optional<RunTrace> trace_;  // outlives the trainer, which notes into it
   std::optional<Trainer> trainer_;
   int64_t steps_ = 0;
-  int64_t newest_step_ = std::numeric_limits<int64_t>::max() - 1;  // of the newest whole checkpoint
-  int64_t done_steps_ = 0;                                         // of an earlier start
+  static constexpr int64_t any_step = std::numeric_limits<int64_t>::max() - 1;
+  int64_t newest_step_ = any_step;  // of the newest whole checkpoint; any_step: there is none
+  int64_t done_steps_ = 0;          // of an earlier start
   MetricsFile metrics_;
   TensorBoard tensorboard_;
   RunProgress progress_;
@@ -149,11 +150,10 @@ class Run {
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t best_step_ = 0;
-  std::optional<StateSnapshot>
-      snapshot_;                          // what is saved while training goes on, and what a run goes back to
-  Json run_of_snapshot_;                  // see go_on_after()
-  std::optional<MovedSlices> moved_;      // of the save under way
-  std::optional<CheckpointSaver> saver_;  // behind what it reads, so that it ends before
+  std::optional<StateSnapshot> snapshot_;  // what is saved meanwhile, and what a run goes back to
+  Json run_of_snapshot_;                   // see go_on_after()
+  std::optional<MovedSlices> moved_;       // of the save under way
+  std::optional<CheckpointSaver> saver_;   // behind what it reads, so that it ends before
   std::filesystem::path last_checkpoint_;
   std::string_view phase_ = "start";  // for failure.json, as the next
   int64_t step_ = 0;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
 #include "kernels/base/secrets.h"
@@ -74,9 +75,8 @@ bool Run::lacks_evaluation() {
 void Run::note_start() {
   agreed(world_, [&] {
     if (!is_first()) return;
-    constexpr int64_t none = std::numeric_limits<int64_t>::max() - 1;
     const std::string run = config_yaml(config_, fs::current_path()) + to_string(plan_->mesh);
-    restarts_.begin({.step = newest_step_ == none ? 0 : newest_step_,
+    restarts_.begin({.step = newest_step_ == any_step ? 0 : newest_step_,
                      .run = fmt::format("{:016x}", hash_of(run)),
                      .host = host_name(),
                      .time = unix_time()},

@@ -1,6 +1,8 @@
 #include "src/io/json.h"
 #include "src/train/run.h"
 
+#include <algorithm>
+
 #include "kernels/base/log.h"
 #include "kernels/base/rng.h"
 #include "parallel/comm/agree.h"
@@ -94,8 +96,9 @@ void Run::read_model() {
     }
     const std::span<const std::string> hosts = environment_.hosts;
     const auto rank = static_cast<size_t>(world_.rank());
-    const bool speaks_for_host =
-        !hosts.empty() && hosts.front() != hosts.back() && (rank == 0 || hosts[rank] != hosts[rank - 1]);
+    const auto of_host_0 = hosts.empty() ? 0 : std::ranges::count(hosts, hosts.front());
+    const bool speaks_for_host = of_host_0 < std::ssize(hosts) &&
+                                 std::ranges::find(hosts, hosts[rank]) == hosts.begin() + world_.rank();
     if (speaks_for_host) identity = fmt::format("{:016x}", model_identity());
     file_dtype_ = checkpoint_dtype(config_);
     encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);

@@ -27,10 +27,6 @@ class StateSnapshot {
   int64_t step() const { return step_; }
   bool is_taken() const { return step_ > 0; }
 
-  /// f32. weights(): of the elements of the optimizer's segments; m() and v(): as Optimizer's.
-  const FlatMemory& weights() const { return map_; }
-  Tensor m() const { return m_; }
-  Tensor v() const { return v_; }
   /// What this rank saves of it, see slices_to_save.
   std::vector<StateSlice> slices() const;
 

@@ -46,18 +46,23 @@ class RunsCloud : public ::testing::Test {
     });
   }
 
+  /// Step 500 in as many parts, from as many hosts, to S3.
+  void put_up(int parts) const {
+    on_disks(parts, [&](RunCloud& cloud, int rank) {
+      const fs::path path = disk(rank) / "checkpoints/step-00000500";
+      write_part(path, rank, parts);
+      cloud.add_checkpoint(path);
+      cloud.finish_stopped();
+      EXPECT_TRUE(cloud.may_delete(path));
+    });
+  }
+
   const FakeS3 fake_;
   const TemporaryDirectory directory_;
 };
 
 TEST_F(RunsCloud, PartsGoUpFromTheirDisksAndComeBackToThem) {
-  on_disks(3, [&](RunCloud& cloud, int rank) {
-    const fs::path path = disk(rank) / "checkpoints/step-00000500";
-    write_part(path, rank, 3);
-    cloud.add_checkpoint(path);
-    cloud.finish_stopped();
-    EXPECT_TRUE(cloud.may_delete(path));
-  });
+  put_up(3);
   for (int part = 0; part < 3; ++part) {
     EXPECT_TRUE(fs::exists(
         fake_.object(fmt::format("b/run/checkpoints/step-00000500/part-{}-of-3/MANIFEST.json", part))));
@@ -77,12 +82,7 @@ TEST_F(RunsCloud, PartsGoUpFromTheirDisksAndComeBackToThem) {
 }
 
 TEST_F(RunsCloud, ADamagedPartMakesAllTakeTheStepBefore) {
-  on_disks(2, [&](RunCloud& cloud, int rank) {
-    const fs::path path = disk(rank) / "checkpoints/step-00000500";
-    write_part(path, rank, 2);
-    cloud.add_checkpoint(path);
-    cloud.finish_stopped();
-  });
+  put_up(2);
   write_text(fake_.object("b/run/checkpoints/step-00000500/part-1-of-2/config.json"), "[]");
   for (int part = 0; part < 2; ++part) fs::remove_all(disk(part));
   EXPECT_THROW(on_disks(2, [&](RunCloud& cloud, int) { cloud.fetch_newer_checkpoint(0); }), AgreedError);
