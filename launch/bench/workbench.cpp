@@ -8,7 +8,7 @@
 namespace ptrain::bench {
 namespace {
 
-constexpr int64_t block_elements = (int64_t{4} << 20) + 40961;  // odd against every size of a layer
+constexpr int64_t random_elements = (int64_t{4} << 20) + 40961;  // odd against every size of a layer
 
 /// f32, between -1 and 1; its statistics do not matter here.
 OwnedTensor random_numbers(int64_t count) {
@@ -115,11 +115,11 @@ double Workbench::seconds(const Prepare& prepare, double budget_s) {
 Tensor Workbench::random_block(DType dtype) {
   OwnedTensor& block = blocks_[dtype];
   if (block.view) return block.view;
-  block = OwnedTensor({block_elements}, dtype, context_.device);
+  block = OwnedTensor({random_elements}, dtype, context_.device);
   if (is_8_bit_float(dtype)) {
-    transfer_now(context_, random_bytes(block_elements, dtype).view, block.view);
+    transfer_now(context_, random_bytes(random_elements, dtype).view, block.view);
   } else {
-    from_host(context_, random_numbers(block_elements).view, block.view);
+    from_host(context_, random_numbers(random_elements).view, block.view);
   }
   return block.view;
 }

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "parallel/comm/host_objects.h"
+#include "parallel/comm/kernel_file.h"
 #include "parallel/comm/network_libraries.h"
 #include "parallel/comm/numa.h"
 
@@ -14,15 +15,6 @@ namespace ptrain {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Empty where the file cannot be read: some of the kernel's answer with an error.
-std::string first_line(const fs::path& file) {
-  std::ifstream in(file);
-  std::string line;
-  std::getline(in, line);
-  while (!line.empty() && (line.back() == ' ' || line.back() == '\r')) line.pop_back();
-  return line;
-}
 
 template <class Number>
 Number number_in(std::string_view text, Number otherwise) {

@@ -7,10 +7,10 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <fstream>
 #include <memory>
 
 #include "kernels/base/error.h"
+#include "parallel/comm/kernel_file.h"
 
 namespace ptrain {
 namespace {
@@ -27,13 +27,6 @@ std::string lower(std::string_view text) {
 fs::path pci_device(const fs::path& root, std::string_view bus_id) {
   if (bus_id.find(':') == 8) bus_id.remove_prefix(4);
   return root / "sys/bus/pci/devices" / lower(bus_id);
-}
-
-std::string first_line(const fs::path& file) {
-  std::ifstream in(file);
-  std::string line;
-  std::getline(in, line);
-  return line;
 }
 
 cpu_set_t* set_in(std::vector<cpu_set_t>& room, const CpuList& cpus) {

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/places.h"
 #include "parallel/plan/plan.h"
 #include "parallel/plan/sent.h"
@@ -10,10 +11,6 @@
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 int64_t sum_bytes(const Plan& plan, const std::vector<RowTensor>& tensors, int rank) {
   int64_t bytes = 0;

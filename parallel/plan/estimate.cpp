@@ -4,13 +4,10 @@
 #include <numeric>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 /// Reads and writes: gradient, both moments twice, master twice or parameter, parameter. In host memory the
 /// gradient comes down and the parameter goes up beside that, bucket by bucket.

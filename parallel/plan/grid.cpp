@@ -3,14 +3,11 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/simulate.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 /// A compute action on the time axis; neighbouring segments of one backward are one bar.
 struct Bar {

@@ -10,14 +10,11 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/launch_order.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 bool is_message(const Launch& launch) {
   return launch.kind == LaunchKind::send || launch.kind == LaunchKind::receive;

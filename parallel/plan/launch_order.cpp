@@ -5,13 +5,10 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 /// First and last index of an axis.
 std::vector<int> ends_of(int size) {

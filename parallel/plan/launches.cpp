@@ -3,15 +3,12 @@
 #include <array>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/launch_order.h"
 #include "parallel/plan/places.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 Wire wire_of(TransferLane lane) {
   return lane == TransferLane::activation ? Wire::activation

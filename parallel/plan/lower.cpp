@@ -5,14 +5,11 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/schedule.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 enum class Way { nowhere, transfer, hand };
 
@@ -49,14 +46,14 @@ Edge input_of(const StageMap& map, int position, const Action& action) {
   return edge_to(map, position, stage + 1, TransferLane::gradient);
 }
 
-struct MessageName {
+struct SentMessage {
   int chunk = 0;  // of the receiver
   int micro = 0;
 };
 
 /// One lane's messages in the order in which they are sent, and where in it each of them is.
 struct LaneOrder {
-  std::vector<MessageName> messages;
+  std::vector<SentMessage> messages;
   std::vector<size_t> place_of;  // [chunk * micros + micro]
   size_t received = 0;           // messages that the receiver's program has received so far
 };
@@ -124,7 +121,7 @@ Schedule with_transfers(Schedule schedule, const StageMap& map) {
         const ActionKind kind = in.lane == TransferLane::activation ? ActionKind::receive_activation
                                                                     : ActionKind::receive_gradient;
         for (; order.received <= wanted; ++order.received) {
-          const MessageName& message = order.messages[order.received];
+          const SentMessage& message = order.messages[order.received];
           lowered.push_back(transfer(kind, message.chunk, message.micro, in.peer));
         }
       }

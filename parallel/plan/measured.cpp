@@ -4,13 +4,10 @@
 #include <limits>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 double length_s(const Interval& interval) {
   return interval.end_s - interval.begin_s;

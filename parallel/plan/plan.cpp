@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/buckets.h"
 #include "parallel/plan/combinations.h"
 #include "parallel/plan/stage_cut.h"
@@ -10,10 +11,6 @@
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 /// "1, 2, 3 or 6"
 std::string divisors_text(int64_t value) {

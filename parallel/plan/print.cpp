@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/print_estimate.h"
 #include "parallel/plan/print_text.h"
 #include "parallel/plan/text_table.h"
@@ -15,10 +16,6 @@ namespace {
 std::string_view master_text(const StateTypes& types) {
   if (types.master == types.param) return "none";
   return types.master == DType::i16 ? "f32 (the weights and 16 bits more)" : name_of(types.master);
-}
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
 }
 
 std::string head_text(const Plan& plan, const std::string& why) {

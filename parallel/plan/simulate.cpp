@@ -5,13 +5,10 @@
 #include <set>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 struct Message {
   int chunk = 0, micro = 0;  // as the receiver calls it

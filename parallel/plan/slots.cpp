@@ -4,14 +4,11 @@
 #include <set>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/schedule.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 /// Gives slots to one program's micros, chunk by chunk, the lowest free one first.
 class Slots {

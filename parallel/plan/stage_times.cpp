@@ -4,14 +4,11 @@
 #include <numeric>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/places.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int64_t index) {
-  return static_cast<size_t>(index);
-}
 
 /// Seconds of a unit's tensor collectives for one micro-batch that nothing hides.
 struct TensorTimes {

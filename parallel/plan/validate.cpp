@@ -4,14 +4,11 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "parallel/plan/at.h"
 #include "parallel/plan/schedule.h"
 
 namespace ptrain {
 namespace {
-
-size_t at(int index) {
-  return static_cast<size_t>(index);
-}
 
 /// Collects what one stage did, action by action, and says what is wrong with it.
 class StageCheck {

@@ -14,7 +14,7 @@ namespace ptrain {
 namespace {
 
 // How long finish() works before it asks how the other ranks are: one that has failed ends the work of all.
-constexpr double patience_s = 0.5;
+constexpr double close_patience_s = 0.5;
 
 /// Lets the calling thread run where nobody else wants to: on a CPU training has all cores.
 void step_back() {
@@ -163,7 +163,7 @@ void CheckpointSaver::finish() {
     {
       // The thread lets go after the item that it is at.
       const std::lock_guard lock(item_);
-      for (const double begin_s = now_s(); is_open_ && now_s() - begin_s < patience_s;) do_item();
+      for (const double begin_s = now_s(); is_open_ && now_s() - begin_s < close_patience_s;) do_item();
     }
     advance(over_ranks(world_, progress()));
   }

@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view step_prefix = "step-";
-constexpr int most_parts = 1 << 16;
+constexpr int most_checkpoint_parts = 1 << 16;
 
 /// The note beside a fetched directory: model -> model.fetched.json.
 fs::path note_of(const fs::path& directory) {
@@ -173,7 +173,7 @@ std::vector<RemoteCheckpoint> list_checkpoints(const S3& s3, const std::string& 
       const std::string_view number =
           std::string_view(name).substr(of + std::string_view("/part-0-of-").size());
       std::from_chars(number.data(), number.data() + number.size(), parts);
-      if (parts < 2 || parts > most_parts) continue;
+      if (parts < 2 || parts > most_checkpoint_parts) continue;
       for (int part = 0; part < parts; ++part) {
         if (!has(part, parts)) parts = 0;
       }

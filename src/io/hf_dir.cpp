@@ -17,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view single_name = "model.safetensors";
-constexpr std::string_view index_name = "model.safetensors.index.json";
 constexpr int64_t max_config_bytes = int64_t{16} << 20;
 constexpr int64_t max_small_bytes = int64_t{256} << 20;
 
@@ -72,9 +70,9 @@ std::vector<std::string> files_ending_in(const fs::path& directory, const std::v
         gguf.empty() ? "" : gguf[0], where, gguf.empty() ? "" : gguf[0]);
   const auto others = files_ending_in(directory, {".safetensors"});
   check(others.empty(), ExitCode::input, "{}: there is {}, but neither {} nor {}", where,
-        others.empty() ? "" : others[0], single_name, index_name);
-  fail(ExitCode::input, "{}: there are no weights: neither {} nor {} is there", where, single_name,
-       index_name);
+        others.empty() ? "" : others[0], hf_single_name, hf_index_name);
+  fail(ExitCode::input, "{}: there are no weights: neither {} nor {} is there", where, hf_single_name,
+       hf_index_name);
 }
 
 }  // namespace
@@ -92,13 +90,13 @@ HfDir HfDir::open(const fs::path& directory) {
   check_link(directory, config);
   result.config_text_ = read_text(config, max_config_bytes);
   result.config_ = parse_json(result.config_text_, config.string());
-  if (fs::exists(fs::symlink_status(directory / single_name, error))) {
-    result.add_file(std::string(single_name));
-    for (const SafetensorsEntry& entry : result.file(single_name).entries()) {
-      result.tensors_.push_back(stored_tensor(entry, std::string(single_name)));
+  if (fs::exists(fs::symlink_status(directory / hf_single_name, error))) {
+    result.add_file(hf_single_name);
+    for (const SafetensorsEntry& entry : result.file(hf_single_name).entries()) {
+      result.tensors_.push_back(stored_tensor(entry, hf_single_name));
     }
-  } else if (fs::exists(directory / index_name, error)) {
-    result.read_index(directory / index_name);
+  } else if (fs::exists(directory / hf_index_name, error)) {
+    result.read_index(directory / hf_index_name);
   } else {
     fail_without_weights(directory);
   }

@@ -14,6 +14,10 @@
 
 namespace ptrain {
 
+// The one file, or the list of several.
+inline constexpr const char* hf_single_name = "model.safetensors";
+inline constexpr const char* hf_index_name = "model.safetensors.index.json";
+
 /// The tensors of a directory's safetensors files and where they lie.
 class HfDir {
  public:

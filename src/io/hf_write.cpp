@@ -5,12 +5,11 @@
 #include "kernels/base/error.h"
 #include "parallel/comm/agree.h"
 #include "src/io/file.h"
+#include "src/io/hf_dir.h"
 #include "src/io/json.h"
 
 namespace ptrain {
 namespace {
-
-constexpr const char* single_name = "model.safetensors";
 
 /// The tensors of each file, by number.
 std::vector<std::vector<size_t>> cut_into_files(const std::vector<HfTensor>& tensors,
@@ -40,7 +39,7 @@ HfPlan plan_hf_files(const std::vector<HfTensor>& tensors, int64_t max_file_byte
   int64_t total_bytes = 0;
   for (size_t f = 0; f < files.size(); ++f) {
     const std::string name = files.size() == 1
-                                 ? single_name
+                                 ? hf_single_name
                                  : fmt::format("model-{:05}-of-{:05}.safetensors", f + 1, files.size());
     std::vector<TensorDeclaration> declarations;
     for (const size_t i : files[f]) {
@@ -103,7 +102,7 @@ HfWriter::HfWriter(Communicator& world, std::filesystem::path directory, HfPlan 
     if (world_.rank() != 0) return;
     make_directories(directory_);
     // Names under which an older model would be found instead of the new one, or together with it.
-    for (const char* name : {single_name, hf_index_name}) {
+    for (const char* name : {hf_single_name, hf_index_name}) {
       std::error_code error;
       std::filesystem::remove(directory_ / name, error);
       check(!error, ExitCode::resources, "{}: cannot be removed: {}", (directory_ / name).string(),

@@ -62,8 +62,6 @@ struct HfTarget {
 };
 HfTarget target_of(const HfPlan& plan, std::string_view name, const Slice& slice);
 
-inline constexpr const char* hf_index_name = "model.safetensors.index.json";
-
 /// Writes the files of a plan into a directory. The index comes last: until then nobody takes several files
 /// for a model. config.json and the like are the caller's.
 ///

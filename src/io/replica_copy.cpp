@@ -21,8 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t most_flying = 4;
-constexpr double patience_s = 1;
-constexpr std::string_view making_prefix = ".replica-";  // no save's leftovers, which the saver sweeps away
+constexpr double copy_patience_s = 1;
+constexpr std::string_view making_replica_prefix =
+    ".replica-";  // no save's leftovers, which the saver sweeps away
 
 Tensor bytes_of(std::vector<char>& bytes) {
   return Tensor(bytes.data(), Shape{std::ssize(bytes)}, DType::u8);
@@ -97,7 +98,7 @@ void ReplicaCopy::advance(int64_t bytes, double seconds) {
 }
 
 void ReplicaCopy::finish() {
-  while (!is_idle()) advance(std::numeric_limits<int64_t>::max(), patience_s);
+  while (!is_idle()) advance(std::numeric_limits<int64_t>::max(), copy_patience_s);
 }
 
 void ReplicaCopy::send(int64_t& bytes) {
@@ -162,10 +163,10 @@ void ReplicaCopy::open_directory(Incoming& in) {
   in.part = header["part"].get<int>();
   for (const Json& file : header["files"]) in.files.push_back({file[0], file[1].get<int64_t>()});
   in.chunks = chunks_of_files(in.files);
-  in.making = root_ / (std::string(making_prefix) + replica_name(in.step, in.part));
+  in.making = root_ / (std::string(making_replica_prefix) + replica_name(in.step, in.part));
   try {
     for (const fs::directory_entry& entry : fs::directory_iterator(root_))
-      if (entry.path().filename().string().starts_with(making_prefix)) remove_directory(entry.path());
+      if (entry.path().filename().string().starts_with(making_replica_prefix)) remove_directory(entry.path());
     make_directories(in.making / "state");
     for (size_t i = 0; i < in.files.size(); ++i)
       in.open[i] = File::create(in.making / in.files[i].name, in.files[i].bytes);

@@ -16,7 +16,7 @@ constexpr double left = 64, right = 12, top = 30, bottom = 30;
 constexpr int num_colours = 8;
 
 /// A range of values and where it lies on the page.
-struct Axis {
+struct ChartAxis {
   double low = 0, high = 1;  // as shown: logarithms where the axis is one
   double from = 0, to = 1;   // of the page
 
@@ -56,7 +56,8 @@ std::string number_text(double value) {
 }
 
 /// Of the points of each column of pixels the first, the smallest and the largest.
-std::vector<size_t> thinned(const std::vector<double>& x, const std::vector<double>& y, const Axis& across) {
+std::vector<size_t> thinned(const std::vector<double>& x, const std::vector<double>& y,
+                            const ChartAxis& across) {
   std::vector<size_t> kept;
   for (size_t begin = 0; begin < x.size();) {
     const double column = std::floor(across.at(x[begin]));
@@ -74,8 +75,8 @@ std::vector<size_t> thinned(const std::vector<double>& x, const std::vector<doub
   return kept;
 }
 
-std::string line_text(const Chart& chart, const ChartLine& line, int colour, const Axis& across,
-                      const Axis& up) {
+std::string line_text(const Chart& chart, const ChartLine& line, int colour, const ChartAxis& across,
+                      const ChartAxis& up) {
   std::vector<double> y(line.y.size());
   std::ranges::transform(line.y, y.begin(), [&](double value) { return shown(chart, value); });
   std::string path, points;
@@ -96,7 +97,7 @@ std::string line_text(const Chart& chart, const ChartLine& line, int colour, con
 }
 
 /// Of a logarithmic axis the logarithms of 1, 2 and 5 times powers of ten.
-std::vector<double> upward_ticks(const Chart& chart, const Axis& up) {
+std::vector<double> upward_ticks(const Chart& chart, const ChartAxis& up) {
   if (!chart.is_logarithmic) return ticks_of(up.low, up.high, 5);
   std::vector<double> ticks;
   const bool is_wide = up.high - up.low > 4;
@@ -107,7 +108,7 @@ std::vector<double> upward_ticks(const Chart& chart, const Axis& up) {
   return ticks;
 }
 
-std::string axes_text(const Chart& chart, const Axis& across, const Axis& up) {
+std::string axes_text(const Chart& chart, const ChartAxis& across, const ChartAxis& up) {
   std::string text;
   for (const double tick : upward_ticks(chart, up)) {
     if (tick < up.low - 1e-9 || tick > up.high + 1e-9) continue;
@@ -161,8 +162,8 @@ std::string svg_of(const Chart& chart) {
   }
   if (chart.begins_at_zero) y.take(0);
   x.widen(), y.widen();
-  const Axis across{x.low, x.high, left, width - right};
-  const Axis up{y.low, y.high, height - bottom, top};
+  const ChartAxis across{x.low, x.high, left, width - right};
+  const ChartAxis up{y.low, y.high, height - bottom, top};
   text += axes_text(chart, across, up);
   for (size_t i = 0; i < chart.lines.size(); ++i)
     text += line_text(chart, chart.lines[i], static_cast<int>(i % num_colours), across, up);

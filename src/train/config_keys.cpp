@@ -10,7 +10,7 @@
 namespace ptrain {
 namespace {
 
-using Kind = Key::Kind;
+using KeyKind = Key::Kind;
 
 template <class T>
 struct Unwrapped {
@@ -22,14 +22,14 @@ struct Unwrapped<std::optional<T>> {
 };
 
 template <class T>
-constexpr Kind kind_of_field() {
-  if constexpr (std::is_same_v<T, bool>) return Kind::boolean;
-  if constexpr (std::is_enum_v<T>) return Kind::choice;
-  if constexpr (std::is_integral_v<T>) return Kind::integer;
-  if constexpr (std::is_floating_point_v<T>) return Kind::number;
-  if constexpr (std::is_same_v<T, std::vector<std::string>>) return Kind::paths;
-  if constexpr (std::is_same_v<T, std::array<double, 2>>) return Kind::two_numbers;
-  return Kind::text;
+constexpr KeyKind kind_of_field() {
+  if constexpr (std::is_same_v<T, bool>) return KeyKind::boolean;
+  if constexpr (std::is_enum_v<T>) return KeyKind::choice;
+  if constexpr (std::is_integral_v<T>) return KeyKind::integer;
+  if constexpr (std::is_floating_point_v<T>) return KeyKind::number;
+  if constexpr (std::is_same_v<T, std::vector<std::string>>) return KeyKind::paths;
+  if constexpr (std::is_same_v<T, std::array<double, 2>>) return KeyKind::two_numbers;
+  return KeyKind::text;
 }
 
 template <class T>
@@ -60,7 +60,7 @@ Key row(Key key) {
   using Field = std::remove_cvref_t<decltype((std::declval<Config&>().*....*members))>;
   using Bare = typename Unwrapped<Field>::type;
   constexpr bool is_optional = !std::is_same_v<Field, Bare>;
-  if (key.kind == Kind::text) key.kind = kind_of_field<Bare>();
+  if (key.kind == KeyKind::text) key.kind = kind_of_field<Bare>();
   key.get = [](const Config& config) -> Value {
     const Field& field = (config.*....*members);
     if constexpr (is_optional) {
@@ -92,7 +92,7 @@ std::vector<Key> general_keys() {
       row<&C::output>({.path = "output",
                        .help = "directory of everything the run writes",
                        .is_required = true,
-                       .kind = Kind::path}),
+                       .kind = KeyKind::path}),
       row<&C::device>({.path = "device",
                        .help = "where the arithmetic runs; auto = a GPU where one is",
                        .choices = {"auto", "cuda", "cpu"}}),
@@ -103,7 +103,7 @@ std::vector<Key> general_keys() {
           {.path = "model.path",
            .help = "Hugging Face directory or checkpoint (its weights only), here or s3://",
            .is_required = true,
-           .kind = Kind::path}),
+           .kind = KeyKind::path}),
       row<&C::model, &C::Model::init>({.path = "model.init",
                                        .help = "weights from the files, or random ones by config.json alone",
                                        .choices = {"pretrained", "random"}}),
@@ -200,7 +200,7 @@ std::vector<Key> data_keys() {
       row<&C::data, &D::special_tokens>({.path = "data.special_tokens",
                                          .help = "JSON file {\"tokens\": [\"[SEP]\", …]} of tokens to add",
                                          .absent = "null",
-                                         .kind = Kind::path}),
+                                         .kind = KeyKind::path}),
       row<&C::batch, &C::Batch::micro>({.path = "batch.micro",
                                         .unit = "rows",
                                         .help = "rows per micro-batch and data-parallel rank",

@@ -11,7 +11,7 @@
 namespace ptrain {
 namespace {
 
-using Kind = YamlNode::Kind;
+using YamlKind = YamlNode::Kind;
 
 [[noreturn]] void wrong(const Key& key, const YamlNode& node, std::string_view where,
                         std::string_view hint = "") {
@@ -20,7 +20,7 @@ using Kind = YamlNode::Kind;
 }
 
 bool is_plain_scalar(const YamlNode& node) {
-  return node.kind == Kind::scalar && !node.is_quoted;
+  return node.kind == YamlKind::scalar && !node.is_quoted;
 }
 
 std::optional<bool> as_boolean(const YamlNode& node) {
@@ -75,7 +75,7 @@ void check_bounds(const Key& key, double number, const YamlNode& node, std::stri
 }
 
 int64_t read_integer(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind == Kind::scalar && node.is_quoted) wrong(key, node, where, quote_hint);
+  if (node.kind == YamlKind::scalar && node.is_quoted) wrong(key, node, where, quote_hint);
   if (!is_plain_scalar(node)) wrong(key, node, where);
   if (has_leading_zero(node.text)) wrong(key, node, where, zero_hint);
   if (!all_digits(without_sign(node.text))) wrong(key, node, where);
@@ -90,7 +90,7 @@ int64_t read_integer(const Key& key, const YamlNode& node, std::string_view wher
 }
 
 double read_number(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind == Kind::scalar && node.is_quoted) wrong(key, node, where, quote_hint);
+  if (node.kind == YamlKind::scalar && node.is_quoted) wrong(key, node, where, quote_hint);
   if (!is_plain_scalar(node)) wrong(key, node, where);
   if (has_leading_zero(node.text)) wrong(key, node, where, zero_hint);
   if (!is_decimal(node.text)) wrong(key, node, where);
@@ -110,7 +110,7 @@ bool looks_typed(const YamlNode& node) {
 }
 
 std::string read_text_value(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind != Kind::scalar) wrong(key, node, where);
+  if (node.kind != YamlKind::scalar) wrong(key, node, where);
   if (looks_typed(node)) wrong(key, node, where, "; put it in quotes if it is a name");
   check(!node.text.empty(), ExitCode::usage, "{}: {} is empty; it must be {}", where, key.path,
         expectation(key));
@@ -118,7 +118,7 @@ std::string read_text_value(const Key& key, const YamlNode& node, std::string_vi
 }
 
 int64_t read_choice(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind != Kind::scalar) wrong(key, node, where);
+  if (node.kind != YamlKind::scalar) wrong(key, node, where);
   const std::optional<bool> boolean = as_boolean(node);
   const std::string word = boolean ? (*boolean ? "true" : "false") : node.text;
   for (size_t i = 0; i < key.choices.size(); ++i) {
@@ -129,11 +129,11 @@ int64_t read_choice(const Key& key, const YamlNode& node, std::string_view where
 }
 
 std::vector<std::string> read_texts(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind == Kind::scalar) return {read_text_value(key, node, where)};
-  if (node.kind != Kind::list) wrong(key, node, where);
+  if (node.kind == YamlKind::scalar) return {read_text_value(key, node, where)};
+  if (node.kind != YamlKind::list) wrong(key, node, where);
   std::vector<std::string> texts;
   for (const YamlNode& item : node.items) {
-    check(item.kind == Kind::scalar, ExitCode::usage, "{}: entry {} of {} must be text, not {}", where,
+    check(item.kind == YamlKind::scalar, ExitCode::usage, "{}: entry {} of {} must be text, not {}", where,
           texts.size() + 1, key.path, describe(item));
     texts.push_back(read_text_value(key, item, where));
   }
@@ -143,9 +143,9 @@ std::vector<std::string> read_texts(const Key& key, const YamlNode& node, std::s
 }
 
 std::array<double, 2> read_pair(const Key& key, const YamlNode& node, std::string_view where) {
-  if (node.kind != Kind::list || node.items.size() != 2) {
+  if (node.kind != YamlKind::list || node.items.size() != 2) {
     const std::string hint =
-        node.kind == Kind::list ? fmt::format("; there are {}", node.items.size()) : std::string{};
+        node.kind == YamlKind::list ? fmt::format("; there are {}", node.items.size()) : std::string{};
     wrong(key, node, where, hint);
   }
   return {read_number(key, node.items[0], where), read_number(key, node.items[1], where)};
@@ -154,8 +154,8 @@ std::array<double, 2> read_pair(const Key& key, const YamlNode& node, std::strin
 }  // namespace
 
 Value read_value(const Key& key, const YamlNode& node, std::string_view where) {
-  const bool is_null = node.kind == Kind::null;
-  const bool is_absent_word = node.kind == Kind::scalar && node.text == key.absent;
+  const bool is_null = node.kind == YamlKind::null;
+  const bool is_absent_word = node.kind == YamlKind::scalar && node.text == key.absent;
   if (!key.absent.empty() && (is_absent_word || (is_null && key.absent == "null"))) return std::monostate{};
   switch (key.kind) {
     case Key::Kind::boolean: {

@@ -10,7 +10,7 @@
 namespace ptrain {
 namespace {
 
-using Kind = Key::Kind;
+using KeyKind = Key::Kind;
 
 std::string absolute(const std::string& path, const std::filesystem::path& working_directory) {
   return path.empty() || is_s3(path) ? path : (working_directory / path).lexically_normal().string();
@@ -30,32 +30,32 @@ void add_bounds(Json& schema, const Key& key) {
 Json type_schema(const Key& key) {
   Json schema = Json::object();
   switch (key.kind) {
-    case Kind::text:
-    case Kind::path:
+    case KeyKind::text:
+    case KeyKind::path:
       schema["type"] = "string";
       break;
-    case Kind::integer:
-    case Kind::number:
-      schema["type"] = key.kind == Kind::integer ? "integer" : "number";
+    case KeyKind::integer:
+    case KeyKind::number:
+      schema["type"] = key.kind == KeyKind::integer ? "integer" : "number";
       add_bounds(schema, key);
       break;
-    case Kind::boolean:
+    case KeyKind::boolean:
       schema["type"] = "boolean";
       break;
-    case Kind::choice:
+    case KeyKind::choice:
       schema["enum"] = Json::array();
       for (const std::string_view choice : key.choices) {
         const bool is_boolean = choice == "true" || choice == "false";
         schema["enum"].push_back(is_boolean ? Json(choice == "true") : Json(choice));
       }
       break;
-    case Kind::paths: {
+    case KeyKind::paths: {
       schema["type"] = Json::array({"array", "string"});
       schema["items"] = {{"type", "string"}};
       if (key.is_required) schema["minItems"] = 1;
       break;
     }
-    case Kind::two_numbers: {
+    case KeyKind::two_numbers: {
       Json item = {{"type", "number"}};
       add_bounds(item, key);
       schema["type"] = "array";
@@ -73,7 +73,7 @@ struct DefaultWriter {
   Json operator()(std::monostate) const { return key.absent == "null" ? Json(nullptr) : Json(key.absent); }
   Json operator()(bool value) const { return value; }
   Json operator()(int64_t value) const {
-    if (key.kind != Kind::choice) return value;
+    if (key.kind != KeyKind::choice) return value;
     const std::string_view word = key.choices[static_cast<size_t>(value)];
     return word == "true" || word == "false" ? Json(word == "true") : Json(word);
   }
@@ -105,7 +105,7 @@ Json empty_object_schema() {
 
 Config with_absolute_paths(Config config, const std::filesystem::path& working_directory) {
   for (const Key& key : config_keys()) {
-    if (key.kind != Kind::path && key.kind != Kind::paths) continue;
+    if (key.kind != KeyKind::path && key.kind != KeyKind::paths) continue;
     Value value = key.get(config);
     if (auto* text = std::get_if<std::string>(&value)) *text = absolute(*text, working_directory);
     if (auto* list = std::get_if<std::vector<std::string>>(&value)) {
@@ -134,7 +134,7 @@ std::string config_yaml(const Config& config, const std::filesystem::path& worki
 std::string settings_text(const Config& config) {
   std::string text;
   for (const Key& key : config_keys()) {
-    if (key.kind == Kind::path || key.kind == Kind::paths) continue;
+    if (key.kind == KeyKind::path || key.kind == KeyKind::paths) continue;
     text += fmt::format("{} {}\n", key.path, value_text(key, key.get(config)));
   }
   return text;

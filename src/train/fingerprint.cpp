@@ -12,7 +12,7 @@
 namespace ptrain {
 namespace {
 
-constexpr int64_t chunk_elements = int64_t{1} << 20;
+constexpr int64_t hashed_elements = int64_t{1} << 20;
 
 /// A bijection of 64 bits in which every bit of the input turns half of the output (Stafford's variant 13 of
 /// MurmurHash3's last step).
@@ -46,8 +46,8 @@ void add_ranges(const PlacedWeight& weight, const std::vector<Range>& ranges, co
   const int64_t width = weight.box.extent.columns();
   std::vector<float> values;
   for (Range range : ranges) {
-    for (int64_t begin = range.begin; begin < range.end(); begin += chunk_elements) {
-      const int64_t end = std::min(begin + chunk_elements, range.end());
+    for (int64_t begin = range.begin; begin < range.end(); begin += hashed_elements) {
+      const int64_t end = std::min(begin + hashed_elements, range.end());
       values.resize(static_cast<size_t>(end - begin));
       read({weight.offset + begin, end - begin}, values);
       for (int64_t at = begin; at < end;) {

@@ -7,13 +7,13 @@
 namespace ptrain {
 namespace {
 
-constexpr int64_t chunk_elements = int64_t{8} << 20;
+constexpr int64_t moved_elements = int64_t{8} << 20;
 
 /// Calls each(run) for runs of at most a chunk that cover `range`.
 template <class Each>
 void over_runs(Range range, Each each) {
-  for (int64_t begin = range.begin; begin < range.end(); begin += chunk_elements)
-    each(Range{begin, std::min(chunk_elements, range.end() - begin)});
+  for (int64_t begin = range.begin; begin < range.end(); begin += moved_elements)
+    each(Range{begin, std::min(moved_elements, range.end() - begin)});
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace ptrain {
 namespace {
 
-constexpr int64_t chunk_elements = int64_t{4} << 20;
+constexpr int64_t staged_elements = int64_t{4} << 20;
 
 /// A weight's two halves on their way: bf16 and the 16 bits that it leaves out.
 constexpr int64_t staged_bytes = 2 * 2;
@@ -50,7 +50,7 @@ StateSnapshot::StateSnapshot(Trainer& trainer)
     map_.add(segment.elements, slice(weights_, {segment.state, segment.elements.count}));
   if (has_split_master(trainer))
     staging_ =
-        Buffer::staging(std::min(chunk_elements, elements) * staged_bytes, trainer.model().context().device);
+        Buffer::staging(std::min(staged_elements, elements) * staged_bytes, trainer.model().context().device);
 }
 
 /// The same values as HostState's.
@@ -70,8 +70,8 @@ void StateSnapshot::take_weights() {
       continue;
     }
     Context host = host_context(context);
-    for (int64_t begin = 0; begin < segment.elements.count; begin += chunk_elements) {
-      const int64_t count = std::min(chunk_elements, segment.elements.count - begin);
+    for (int64_t begin = 0; begin < segment.elements.count; begin += staged_elements) {
+      const int64_t count = std::min(staged_elements, segment.elements.count - begin);
       const Tensor weight(staging_.data(), {count}, DType::bf16);
       const Tensor low(weight.at(count), {count}, DType::i16);
       bring(context, parameters.at({segment.elements.begin + begin, count}), weight);
@@ -105,8 +105,8 @@ void StateSnapshot::put_back_weights() {
       if (master) from_host(context, wide, slice(master, {segment.state, segment.elements.count}));
       continue;
     }
-    for (int64_t begin = 0; begin < segment.elements.count; begin += chunk_elements) {
-      const int64_t count = std::min(chunk_elements, segment.elements.count - begin);
+    for (int64_t begin = 0; begin < segment.elements.count; begin += staged_elements) {
+      const int64_t count = std::min(staged_elements, segment.elements.count - begin);
       const Tensor weight(staging_.data(), {count}, DType::bf16);
       const Tensor low(weight.at(count), {count}, DType::i16);
       split_master(host, slice(wide, {begin, count}), weight, low);
