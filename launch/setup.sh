@@ -3,6 +3,8 @@
 #
 #   bash launch/setup.sh [BUILD_DIR [TARGET...]]        default: build, and in it everything, tests included
 #
+# MESON_ARGS: meson's further options for a new build directory, as -Dgpu_architectures=80.
+#
 # May be run again: what is there is left alone, and nothing then needs a network or root. An ordinary user whose
 # machine lacks packages is told the command for root. Errors: exit code 4.
 set -euo pipefail
@@ -76,6 +78,7 @@ fi
 
 # Objects compiled in another build directory are found again in ccache.
 export CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
-if [ ! -f "$build/build.ninja" ]; then meson setup "$build" >&2; fi
+read -ra meson_args <<<"${MESON_ARGS:-}"
+if [ ! -f "$build/build.ninja" ]; then meson setup "$build" "${meson_args[@]}" >&2; fi
 ninja -C "$build" "${@:2}" >&2
 echo "setup: $build/ptrain is ready" >&2

@@ -108,7 +108,12 @@ class RunLock::Held {
 
  private:
   void take(const std::filesystem::path& output) {
-    const Kernel kernel = lock_of_kernel(fd_, path_);
+    Kernel kernel = lock_of_kernel(fd_, path_);
+    constexpr std::chrono::milliseconds pause(50);
+    for (auto waited = pause; kernel == Kernel::is_refused && waited <= patience_.ending; waited += pause) {
+      std::this_thread::sleep_for(pause);
+      kernel = lock_of_kernel(fd_, path_);
+    }
     const Note note = read_note(path_);
     if (kernel == Kernel::is_refused) refuse(output, note);
     const std::optional<pid_t> pid = own_hosts_pid(note);

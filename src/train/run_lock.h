@@ -12,6 +12,9 @@ namespace ptrain {
 struct LockPatience {
   std::chrono::milliseconds beat{5000};  // its sign of life
   int beats = 6;                         // without one it is dead
+  /// How long a lock that the kernel refuses is asked for again: the processes of a job that was killed may
+  /// still be ending when the next one starts.
+  std::chrono::milliseconds ending{2000};
 };
 
 /// Holds the output directory for this run, on rank 0 alone: a lock of the kernel on <output>/.lock, which

@@ -8,6 +8,7 @@
 #include "kernels/base/rng.h"
 #include "src/io/file.h"
 #include "src/io/json.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
@@ -26,15 +27,6 @@ MemoryDocuments self_naming(const std::vector<int64_t>& lengths) {
     documents.push_back(std::move(document));
   }
   return MemoryDocuments(std::move(documents));
-}
-
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(Batches, OneRowLooksAsItShould) {
@@ -182,7 +174,7 @@ TEST(Batches, AreTheSameOnEveryGridAndShowEverySampleOnceAnEpoch) {
 TEST(Batches, SayWhatIsWrong) {
   const auto documents = self_naming({3, 9, 12});
   const auto make = [&](RowRules rules, BatchGeometry geometry) {
-    return message_of([&] { Batches(documents, rules, geometry, {}); });
+    return message_of([&] { Batches(documents, rules, geometry, {}); }, std::nullopt);
   };
   const RowRules rules{4, RowPacking::on, Overlong::automatic};
   EXPECT_EQ(

@@ -11,19 +11,11 @@
 #include "parallel/comm/self_comm.h"
 #include "parallel/comm/thread_comm.h"
 #include "src/data/batches.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
 namespace {
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-std::string bytes_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 /// The bytes of a line are its ids; capital letters are not supervised; a '!' cannot be encoded.
 Encoding letters(std::atomic<int>* calls = nullptr) {

@@ -7,24 +7,11 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/rng.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
 namespace {
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::input);
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 struct Read {
   std::vector<std::string> texts;

@@ -8,14 +8,11 @@
 #include "parallel/comm/thread_comm.h"
 #include "src/data/show_rows.h"
 #include "src/io/json.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
 namespace {
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
 
 /// Everything that a file gives, or the message.
 std::string documents_of(const std::filesystem::path& path, const RowEncoder& encoder, int ranks = 1) {

@@ -8,29 +8,11 @@
 #include "kernels/base/error.h"
 #include "kernels/base/rng.h"
 #include "src/io/hdf5.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
 namespace {
-
-std::string bytes_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-std::string message_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::input) << error.what();
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 std::vector<Document> random_documents(Supervision supervision, int count, int64_t longest, uint64_t seed) {
   const Rng rng(seed, 0);

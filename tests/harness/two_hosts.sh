@@ -33,4 +33,18 @@ export OMPI_MCA_plm_rsh_agent="$here/two_hosts.sh --enter"
 export OMPI_MCA_btl_tcp_if_include=eth0 OMPI_MCA_oob_tcp_if_include=eth0
 code=0
 on_host host-a "$@" </dev/null || code=$?
+# The last processes of a job on host-b may outlive mpirun: a job that follows at once would meet them.
+left_on_host_b() {
+  local name pid
+  name=$(readlink "/proc/${host_pid[host-b]}/ns/uts")
+  for pid in /proc/[0-9]*; do
+    [ "${pid#/proc/}" = "${host_pid[host-b]}" ] || [ "$(readlink "$pid/ns/uts")" != "$name" ] || return 0
+  done 2>/dev/null
+  return 1
+}
+tries=0
+while left_on_host_b && [ "$tries" -lt 200 ]; do
+  tries=$((tries + 1))
+  sleep 0.1
+done
 exit "$code"

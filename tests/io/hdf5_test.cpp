@@ -13,35 +13,17 @@
 #include <numeric>
 
 #include "kernels/base/error.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
 namespace {
-
-std::string bytes_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
 
 void put_at(const std::filesystem::path& path, int64_t offset, const void* data, int64_t bytes) {
   std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
   file.seekp(offset);
   file.write(static_cast<const char*>(data), bytes);
   ASSERT_TRUE(file.flush());
-}
-
-std::string message_of(const std::function<void()>& work, ExitCode code) {
-  try {
-    work();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 /// A small file with two datasets and two attributes, all bytes written.

@@ -38,7 +38,7 @@ Tensor flat(std::vector<float>& values) {
 }
 
 /// A model's tensors with odd shapes, and how a mesh cuts them.
-std::vector<Piece> pieces(DType dtype) {
+std::vector<Piece> hf_pieces(DType dtype) {
   const Split rows{.dim = 0, .axis = Axis::tensor, .unit = 1, .group = 1};
   const Split columns{.dim = 1, .axis = Axis::tensor, .unit = 1, .group = 1};
   return {
@@ -64,10 +64,10 @@ void write_config(const fs::path& directory) {
 void write_model(Communicator& world, const Mesh& mesh, const fs::path& directory, DType dtype,
                  int64_t max_file_bytes) {
   std::vector<HfTensor> tensors;
-  for (const Piece& piece : pieces(dtype)) tensors.push_back({piece.name, piece.shape, dtype});
+  for (const Piece& piece : hf_pieces(dtype)) tensors.push_back({piece.name, piece.shape, dtype});
   HfWriter writer(world, directory, plan_hf_files(tensors, max_file_bytes));
   agreed(world, [&] {
-    for (const Piece& piece : pieces(dtype)) {
+    for (const Piece& piece : hf_pieces(dtype)) {
       const auto box = counted_box(piece.shape, piece.layout, mesh, world.rank());
       if (!box) continue;
       const Slice slice{*box, part_of(box->numel(), mesh.coordinate_of(world.rank()).data, mesh.data)};
@@ -105,13 +105,13 @@ TEST(HfDir, WhatOneMeshWroteAnotherLoadsAndEveryByteIsReadOnce) {
         write_model(world, Mesh{1, 2, 2}, directory.path(), dtype, max_file_bytes);
       });
       int64_t bytes = 0;
-      for (const Piece& piece : pieces(dtype)) bytes += piece.shape.numel() * size_bytes(dtype);
+      for (const Piece& piece : hf_pieces(dtype)) bytes += piece.shape.numel() * size_bytes(dtype);
       for (const Mesh mesh : {Mesh{1, 1, 1}, Mesh{1, 1, 3}, Mesh{1, 2, 2}, Mesh{1, 3, 2}, Mesh{1, 4, 1}}) {
         run_ranks(mesh.world(), [&](Communicator& world) {
           const HfDir model = HfDir::open(directory.path());
           std::vector<WantedSlice> wanted;
           std::vector<std::vector<float>> storage;
-          for (const Piece& piece : pieces(dtype)) {
+          for (const Piece& piece : hf_pieces(dtype)) {
             const Slice slice = whole_of(local_box(piece.shape, piece.layout, mesh, world.rank()));
             storage.emplace_back(static_cast<size_t>(slice.numel()), -1.0f);
             wanted.push_back({piece.name, piece.shape, slice, flat(storage.back())});
@@ -190,7 +190,7 @@ TEST(HfDir, AForgottenPartOfATensorIsFoundBeforeTheIndexIsWritten) {
 }
 
 /// Opens a directory that must be refused, and gives the reason.
-std::string failure_of(const fs::path& directory) {
+std::string failure_of_directory(const fs::path& directory) {
   try {
     HfDir::open(directory);
   } catch (const Error& error) {
@@ -249,10 +249,10 @@ TEST(HfDir, DirectoriesThatCannotBeReadSayWhyAndWhatToDo) {
     const fs::path directory = parent.path() / "model";
     write_config(directory);
     broken.make(directory);
-    const std::string reason = failure_of(directory);
+    const std::string reason = failure_of_directory(directory);
     EXPECT_NE(reason.find(broken.reason), std::string::npos) << reason << "\n  expected: " << broken.reason;
   }
-  EXPECT_NE(failure_of("/nonexistent").find("no such directory"), std::string::npos);
+  EXPECT_NE(failure_of_directory("/nonexistent").find("no such directory"), std::string::npos);
 }
 
 TEST(HfDir, LinksOfTheHubsCacheAndInsideTheDirectoryAreFollowed) {

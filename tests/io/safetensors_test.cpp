@@ -32,7 +32,7 @@ void write_raw(const std::filesystem::path& path, std::string_view header, int64
   file << std::string(static_cast<size_t>(data_bytes), 'x');
 }
 
-std::string failure_of(const std::filesystem::path& path) {
+std::string failure_of_file(const std::filesystem::path& path) {
   try {
     SafetensorsFile::open(path);
   } catch (const Error& error) {
@@ -203,14 +203,14 @@ TEST(Safetensors, HostileFilesAreRefusedWithTheReason) {
   for (const Case& hostile : cases) {
     const std::filesystem::path path = directory.path() / fmt::format("{}.safetensors", number++);
     write_raw(path, hostile.header, hostile.data_bytes, hostile.told_length);
-    const std::string reason = failure_of(path);
+    const std::string reason = failure_of_file(path);
     EXPECT_NE(reason.find(hostile.reason), std::string::npos)
         << hostile.header.substr(0, 200) << "\n  says: " << reason << "\n  expected: " << hostile.reason;
   }
-  EXPECT_NE(failure_of(directory.path() / "absent").find("No such file"), std::string::npos);
-  EXPECT_NE(failure_of(directory.path()).find("not a regular file"), std::string::npos);
+  EXPECT_NE(failure_of_file(directory.path() / "absent").find("No such file"), std::string::npos);
+  EXPECT_NE(failure_of_file(directory.path()).find("not a regular file"), std::string::npos);
   std::ofstream(directory.path() / "short") << "12345";
-  EXPECT_NE(failure_of(directory.path() / "short").find("is it truncated?"), std::string::npos);
+  EXPECT_NE(failure_of_file(directory.path() / "short").find("is it truncated?"), std::string::npos);
 }
 
 TEST(Safetensors, EveryTruncationOfAFileIsRefused) {
@@ -220,7 +220,7 @@ TEST(Safetensors, EveryTruncationOfAFileIsRefused) {
   write_safetensors(path, {{"a", a.view}, {"b", b.view}});
   for (auto bytes = static_cast<int64_t>(std::filesystem::file_size(path)) - 1; bytes >= 0; --bytes) {
     std::filesystem::resize_file(path, static_cast<uintmax_t>(bytes));
-    ASSERT_NE(failure_of(path), "it was accepted") << bytes << " bytes";
+    ASSERT_NE(failure_of_file(path), "it was accepted") << bytes << " bytes";
   }
 }
 

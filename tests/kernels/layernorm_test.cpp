@@ -15,8 +15,8 @@ constexpr double eps = 1e-5;
 
 /// Everything that the two ops read and write, of T, rows `gap` wider than the matrices.
 template <class T>
-struct Operands {
-  Operands(int64_t N, int64_t C, int64_t gap = 0)
+struct NormOperands {
+  NormOperands(int64_t N, int64_t C, int64_t gap = 0)
       : N(N),
         C(C),
         x(N, C, gap),
@@ -59,7 +59,7 @@ struct Expected {
   std::vector<double> sum, y, mean, rstd;
 };
 template <class T>
-Expected expected_of(const Operands<T>& o, bool has_delta, bool has_bias) {
+Expected expected_of(const NormOperands<T>& o, bool has_delta, bool has_bias) {
   Expected e;
   for (int64_t n = 0; n < o.N; ++n) {
     double total = 0, squares = 0;
@@ -95,7 +95,7 @@ TYPED_TEST(LayerNorm, ForwardCentersEachRowAndDividesByItsDeviation) {
     for (int64_t C : {1, 24, 65, 577}) {
       for (bool has_delta : {false, true}) {
         for (bool has_bias : {false, true}) {
-          Operands<T> o(N, C, has_delta ? 3 : 0);
+          NormOperands<T> o(N, C, has_delta ? 3 : 0);
           const Expected e = expected_of(o, has_delta, has_bias);
           Context context = cpu_context(2);
           o.forward(context, has_delta, has_bias);
@@ -115,7 +115,7 @@ TYPED_TEST(LayerNorm, ForwardCentersEachRowAndDividesByItsDeviation) {
 
 TYPED_TEST(LayerNorm, SumMayLieOverX) {
   using T = TypeParam;
-  Operands<T> apart(5, 33), over(5, 33);
+  NormOperands<T> apart(5, 33), over(5, 33);
   Context context = cpu_context();
   apart.forward(context, true);
   layernorm_forward(context, over.x.view(), over.delta.view(), over.w.view(Shape{33}), over.b.view(Shape{33}),
@@ -125,7 +125,7 @@ TYPED_TEST(LayerNorm, SumMayLieOverX) {
 }
 
 TEST(LayerNormGradient, MatchesCentralDifferences) {
-  Operands<double> o(5, 37);
+  NormOperands<double> o(5, 37);
   o.dw.fill(0), o.db.fill(0);
   Context context = cpu_context();
   const auto loss = [&] {
@@ -142,8 +142,8 @@ TEST(LayerNormGradient, MatchesCentralDifferences) {
 TYPED_TEST(LayerNorm, BackwardAddsToTheWeightsGradientsAndMayWriteOverItsInputs) {
   using T = TypeParam;
   constexpr int64_t N = 67, C = 131;
-  Operands<T> o(N, C, 3);
-  Operands<double> wide(N, C);
+  NormOperands<T> o(N, C, 3);
+  NormOperands<double> wide(N, C);
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t c = 0; c < C; ++c) {
       wide.x.at(n, c) = o.x(n, c), wide.dy.at(n, c) = o.dy(n, c), wide.residual.at(n, c) = o.residual(n, c);
@@ -175,7 +175,7 @@ TYPED_TEST_SUITE(LayerNormNarrow, NarrowStorages);
 TYPED_TEST(LayerNormNarrow, WideGradientsOfTheWeightsAreNotRounded) {
   using T = TypeParam;
   constexpr int64_t N = 67, C = 131;
-  Operands<T> o(N, C, 4);
+  NormOperands<T> o(N, C, 4);
   Guarded<float> dw(1, C), db(1, C);
   dw.random(7), db.random(8);
   Context context = cpu_context(2);
@@ -198,7 +198,7 @@ TYPED_TEST(LayerNorm, ThreadsDoNotChangeABit) {
   using T = TypeParam;
   std::vector<double> first[4];
   for (int threads : {1, 2, 3}) {
-    Operands<T> o(211, 389);
+    NormOperands<T> o(211, 389);
     Context context = cpu_context(threads);
     o.forward(context);
     o.backward(context, {}, o.dx.view());
@@ -215,7 +215,7 @@ TYPED_TEST(LayerNorm, ALargeOffsetOfARowCancels) {
   // Numbers a few units in the last place above and below 1000: a mean of squares less the square of the mean
   // would be noise.
   const double offset = 1000, step = 1000 * tolerance::unit<T> * 8;
-  Operands<T> o(1, 100);
+  NormOperands<T> o(1, 100);
   std::vector<double> signs;
   double total = 0;
   for (int64_t c = 0; c < 100; ++c) {
@@ -234,7 +234,7 @@ TYPED_TEST(LayerNorm, ALargeOffsetOfARowCancels) {
 }
 
 TEST(LayerNormDispatch, NamesTheOperandThatDoesNotFit) {
-  Operands<float> o(3, 5);
+  NormOperands<float> o(3, 5);
   Context context = cpu_context();
   const auto message_of = [](const auto& body) -> std::string {
     try {

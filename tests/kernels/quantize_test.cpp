@@ -136,8 +136,8 @@ void expect_quantized(int64_t N, int64_t C, int64_t gap) {
 
 template <class S>
 class Quantize : public testing::Test {};
-using Operands = testing::Types<float, BFloat16, Float16>;
-TYPED_TEST_SUITE(Quantize, Operands);
+using QuantizedTypes = testing::Types<float, BFloat16, Float16>;
+TYPED_TEST_SUITE(Quantize, QuantizedTypes);
 
 TYPED_TEST(Quantize, WritesTheScaledTensorAndItsTranspose) {
   for (int64_t N : {1, 7, 64, 131}) {

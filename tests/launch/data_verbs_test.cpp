@@ -6,6 +6,7 @@
 #include "src/data/token_file.h"
 #include "src/io/file.h"
 #include "src/io/json.h"
+#include "tests/support/files.h"
 #include "tests/support/program.h"
 
 namespace ptrain {
@@ -14,10 +15,6 @@ namespace {
 ProgramResult ptrain_with(std::vector<std::string> words) {
   words.insert(words.begin(), PTRAIN_PROGRAM);
   return run_program(words);
-}
-
-void put(const std::filesystem::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 std::vector<Json> rows_of(const std::string& text) {

@@ -64,19 +64,19 @@ inline std::vector<Grid> sample_of(const CurveCase& golden, int world, Cover cov
 }
 
 /// The most that any step is off the curve, relative; and the first step that is too far, in words.
-struct Deviation {
+struct CurveDeviation {
   double loss = 0, grad_norm = 0;
   std::string fault;  // empty where all steps are within golden_loss and golden_grad_norm
 
-  void include(const Deviation& other) {
+  void include(const CurveDeviation& other) {
     loss = std::max(loss, other.loss);
     grad_norm = std::max(grad_norm, other.grad_norm);
   }
 };
 
-inline Deviation deviation_of(const CurveCase& golden, const std::vector<StepResult>& results,
-                              int64_t first_step = 1) {
-  Deviation most;
+inline CurveDeviation deviation_of(const CurveCase& golden, const std::vector<StepResult>& results,
+                                   int64_t first_step = 1) {
+  CurveDeviation most;
   for (size_t i = 0; i < results.size(); ++i) {
     const int64_t step = first_step + static_cast<int64_t>(i);
     const Json& want = golden.curve["curve"][static_cast<size_t>(step - 1)];

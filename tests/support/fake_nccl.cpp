@@ -84,13 +84,13 @@ struct FakeNcclWorld::State {
 
 namespace {
 
-using State = FakeNcclWorld::State;
+using NcclState = FakeNcclWorld::State;
 
 /// One operation of one rank; advance() is called with the lock held until it returns true.
 class Operation {
  public:
   virtual ~Operation() = default;
-  virtual bool advance(State& state, Group& group) = 0;
+  virtual bool advance(NcclState& state, Group& group) = 0;
 };
 
 class FakeCollective final : public Operation {
@@ -98,7 +98,7 @@ class FakeCollective final : public Operation {
   FakeCollective(int rank, int ranks, int64_t number, const Signature& signature, const void* from, void* to)
       : rank_(rank), ranks_(ranks), number_(number), signature_(signature), from_(from), to_(to) {}
 
-  bool advance(State& state, Group& group) override {
+  bool advance(NcclState& state, Group& group) override {
     Meeting& meeting = group.meetings[number_];
     if (!has_arrived_) arrive(state, meeting);
     if (meeting.arrived < ranks_) return false;
@@ -108,7 +108,7 @@ class FakeCollective final : public Operation {
   }
 
  private:
-  void arrive(State& state, Meeting& meeting) {
+  void arrive(NcclState& state, Meeting& meeting) {
     if (meeting.arrived == 0) {
       meeting.signature = signature_;
       meeting.first = rank_;
@@ -163,7 +163,7 @@ class FakeSend final : public Operation {
   FakeSend(int from, int to, int64_t number, const Signature& signature, const void* data)
       : from_(from), to_(to), number_(number), signature_(signature), data_(data) {}
 
-  bool advance(State& state, Group& group) override {
+  bool advance(NcclState& state, Group& group) override {
     Message& message = group.messages[{from_, to_, number_}];
     if (!message.is_sent) {
       const auto* bytes = static_cast<const char*>(data_);
@@ -186,7 +186,7 @@ class FakeReceive final : public Operation {
   FakeReceive(int from, int to, int64_t number, const Signature& signature, void* data)
       : from_(from), to_(to), number_(number), signature_(signature), data_(data) {}
 
-  bool advance(State& state, Group& group) override {
+  bool advance(NcclState& state, Group& group) override {
     Message& message = group.messages[{from_, to_, number_}];
     message.is_reached = true;
     if (!message.is_sent) return false;
@@ -206,7 +206,7 @@ class FakeReceive final : public Operation {
 
 class FakeComm final : public NcclComm {
  public:
-  FakeComm(std::shared_ptr<State> state, std::shared_ptr<Group> group, int rank, int ranks)
+  FakeComm(std::shared_ptr<NcclState> state, std::shared_ptr<Group> group, int rank, int ranks)
       : state_(std::move(state)),
         group_(std::move(group)),
         rank_(rank),
@@ -297,7 +297,7 @@ class FakeComm final : public NcclComm {
         });
   }
 
-  std::shared_ptr<State> state_;
+  std::shared_ptr<NcclState> state_;
   std::shared_ptr<Group> group_;
   int rank_, ranks_;
   std::vector<int64_t> sent_, received_;

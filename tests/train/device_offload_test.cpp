@@ -66,15 +66,15 @@ std::vector<double> steps_of(Trainer& trainer, const Grid& grid, int64_t begin, 
 }
 
 /// What the rank updates: weights as their masters say, and both moments, in f32.
-struct State {
+struct TrainerState {
   std::vector<float> weights, m, v;
-  bool operator==(const State&) const = default;
+  bool operator==(const TrainerState&) const = default;
 };
 
-State state_of(Trainer& trainer) {
+TrainerState state_of(Trainer& trainer) {
   HostState host(trainer);
   host.get();
-  State state;
+  TrainerState state;
   for (const UpdateSegment& segment : trainer.optimizer().segments()) {
     const Range range{segment.state, segment.elements.count};
     const auto append = [](std::vector<float>& to, Tensor from) {
@@ -163,7 +163,7 @@ TEST(Offload, ItsUpdatesHaveTheBitsOfTheCpusInAnyOrderOfStreams) {
 // --- Whole steps ------------------------------------------------------------------------------------------
 
 /// The twins of adamw differ by a few roundings of the update's own size and of the weight's.
-void expect_roundings(const State& with, const State& without, const std::string& name) {
+void expect_roundings(const TrainerState& with, const TrainerState& without, const std::string& name) {
   constexpr double rounding = std::numeric_limits<float>::epsilon();
   const double rate = golden().optimizer.learning_rate;
   ASSERT_EQ(with.weights.size(), without.weights.size()) << name;
@@ -179,11 +179,9 @@ void expect_roundings(const State& with, const State& without, const std::string
   EXPECT_LE(worst, 4) << name;
 }
 
-constexpr int64_t steps = 2;
-
 struct Trained {
-  std::vector<State> first;    // [rank], after one step
-  std::vector<double> losses;  // and norms, of all steps
+  std::vector<TrainerState> first;  // [rank], after one step
+  std::vector<double> losses;       // and norms, of all steps
 };
 
 Trained train_and_look(const Grid& grid, Precision precision) {
@@ -280,7 +278,7 @@ TEST(Offload, AStepWhoseGradientsOverflowChangesNothingAndTheNextOneGoesOn) {
     load_golden_weights(golden().weights, *trainer);
     const Batches batches = batches_of(grid);
     trainer->step(batches, 1, golden().steps);
-    const State before = state_of(*trainer);
+    const TrainerState before = state_of(*trainer);
     const double scale = trainer->loss_scale().value();
     trainer->loss_scale().restore(0x1p120, 0);
     EXPECT_TRUE(trainer->step(batches, 2, golden().steps).is_skipped());
@@ -348,7 +346,7 @@ TEST(Offload, ACheckpointIsTheSameStateWithAndWithoutIt) {
       const Offload to = from == Offload::none ? Offload::optimizer : Offload::none;
       const Grid grid{.data = 2};
       const TemporaryDirectory root;
-      std::vector<State> states(2);
+      std::vector<TrainerState> states(2);
       on_devices(with(grid, from), [&](Communicator& world, const RunDevice& device) {
         const auto trainer = trainer_on(with(grid, from), precision, world, device);
         load_golden_weights(golden().weights, *trainer);

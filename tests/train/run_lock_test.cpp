@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
 
 #include "kernels/base/error.h"
 #include "kernels/base/host_name.h"
+#include "tests/support/files.h"
 #include "tests/support/fixtures.h"
 
 namespace ptrain {
@@ -19,16 +21,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr LockPatience quick{.beat = milliseconds(30), .beats = 5};
+constexpr LockPatience quick{.beat = milliseconds(30), .beats = 5, .ending = milliseconds(100)};
 
 std::string text_of(const std::filesystem::path& path) {
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
   return text.str();
-}
-
-void put(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream(path) << text;
 }
 
 /// What a second run is told; empty where it gets the output.
@@ -79,6 +77,18 @@ TEST(RunLock, OfAKilledProcessIsTakenAtOnce) {
   EXPECT_NO_THROW(RunLock(output.path(), ""));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, LockPatience{}.beat);
   close(ready[0]), close(ready[1]);
+}
+
+TEST(RunLock, OfAProcessThatIsEndingIsWaitedFor) {
+  const TemporaryDirectory output;
+  std::optional<RunLock> ending(RunLock(output.path(), "8", quick));
+  std::thread job([&] {
+    std::this_thread::sleep_for(milliseconds(200));
+    ending.reset();
+  });
+  constexpr LockPatience patient{.beat = milliseconds(30), .beats = 5, .ending = milliseconds(60'000)};
+  EXPECT_NO_THROW(RunLock(output.path(), "9", patient));
+  job.join();
 }
 
 TEST(RunLock, OfAnotherHostIsTakenWhenThatShowsNoLife) {

@@ -13,7 +13,7 @@
 namespace ptrain {
 namespace {
 
-std::vector<StepResult> trained(const CurveCase& golden, const Grid& grid, int64_t steps) {
+std::vector<StepResult> trained_by_strips(const CurveCase& golden, const Grid& grid, int64_t steps) {
   std::vector<StepResult> results;
   run_thread_ranks(grid.world(), [&](Communicator& world) {
     const auto mine = train_on(golden, grid, world, steps);
@@ -32,7 +32,7 @@ TEST(TensorStrips, OfAnyNumberGiveTheReferencesCurve) {
           const Grid grid{
               .tensor = tensor, .is_sequence_parallel = is_sequence_parallel, .tensor_strips = strips};
           if (!plan_on(golden, grid)) continue;
-          EXPECT_EQ(deviation_of(golden, trained(golden, grid, 6)).fault, "")
+          EXPECT_EQ(deviation_of(golden, trained_by_strips(golden, grid, 6)).fault, "")
               << name << " " << to_string(grid);
         }
       }
@@ -58,7 +58,7 @@ TEST(TensorStrips, GiveTheSameBitsUnderEveryPipelineAndDataSplitWithGridInvarian
                      .is_sequence_parallel = is_sequence_parallel,
                      .is_grid_invariant = true,
                      .tensor_strips = 2};
-    const auto want = trained(golden, alone, 3);
+    const auto want = trained_by_strips(golden, alone, 3);
     for (Grid grid : {Grid{.pipeline = 2}, Grid{.data = 3}, Grid{.pipeline = 2, .recompute = Recompute::full},
                       Grid{.pipeline = 2, .schedule = ScheduleName::interleaved, .chunks = 2}}) {
       grid.tensor = 2;
@@ -67,7 +67,7 @@ TEST(TensorStrips, GiveTheSameBitsUnderEveryPipelineAndDataSplitWithGridInvarian
       grid.tensor_strips = 2;
       if (is_sequence_parallel && grid.data > 1) continue;
       ASSERT_TRUE(plan_on(golden, grid)) << to_string(grid);
-      expect_same_bits(want, trained(golden, grid, 3), to_string(grid));
+      expect_same_bits(want, trained_by_strips(golden, grid, 3), to_string(grid));
     }
   }
 }

@@ -7,8 +7,6 @@
 namespace ptrain {
 namespace {
 
-using enum ScheduleName;
-
 struct Case {
   ParallelConfig parallel;
   int64_t micros = 1;
@@ -30,33 +28,36 @@ TEST(Combinations, TheImpossibleOnesAreRefusedWithTheReasonAndTheNearestPossible
       {{.zero = -1}, 1, "parallel.zero", " = -1; choose 0, 1, 2 or 3"},
       {{.zero = 4}, 1, "parallel.zero", " = 4; choose 0, 1, 2 or 3"},
       {{.virtual_stages = 0}, 1, "parallel.virtual_stages", " = 0 must be at least 1"},
-      {{.virtual_stages = 2, .schedule = one_f_one_b},
+      {{.virtual_stages = 2, .schedule = ScheduleName::one_f_one_b},
        8,
        "parallel.virtual_stages",
        " = 2 needs parallel.schedule interleaved (or zero_bubble with 2): schedule 1f1b has one stage a "
        "rank; "
        "set it to 1, or parallel.schedule to interleaved"},
-      {{.virtual_stages = 3, .schedule = gpipe},
+      {{.virtual_stages = 3, .schedule = ScheduleName::gpipe},
        8,
        "parallel.virtual_stages",
        "schedule gpipe has one stage"},
-      {{.virtual_stages = 3, .schedule = zero_bubble},
+      {{.virtual_stages = 3, .schedule = ScheduleName::zero_bubble},
        8,
        "parallel.virtual_stages",
        " = 3 with parallel.schedule zero_bubble: it has one stage a rank (H1) or two, there and back (ZB-V); "
        "set it to 2"},
-      {{.schedule = zero_bubble, .recompute = Recompute::selective},
+      {{.schedule = ScheduleName::zero_bubble, .recompute = Recompute::selective},
        8,
        "train.recompute",
        " = selective with parallel.schedule zero_bubble: the weights' half of a backward comes later and "
        "still "
        "needs what would be dropped; set it to none, or parallel.schedule to 1f1b"},
-      {{.virtual_stages = 2, .schedule = zero_bubble, .recompute = Recompute::full},
+      {{.virtual_stages = 2, .schedule = ScheduleName::zero_bubble, .recompute = Recompute::full},
        8,
        "train.recompute",
        "set it to none, or parallel.schedule to interleaved"},
-      {{.schedule = zero_bubble, .zero = 2}, 8, "parallel.zero", "set it to 1, or parallel.schedule to 1f1b"},
-      {{.virtual_stages = 2, .schedule = zero_bubble, .zero = 3},
+      {{.schedule = ScheduleName::zero_bubble, .zero = 2},
+       8,
+       "parallel.zero",
+       "set it to 1, or parallel.schedule to 1f1b"},
+      {{.virtual_stages = 2, .schedule = ScheduleName::zero_bubble, .zero = 3},
        8,
        "parallel.zero",
        "gradients are held whole"},
@@ -78,15 +79,18 @@ TEST(Combinations, TheImpossibleOnesAreRefusedWithTheReasonAndTheNearestPossible
       {of_grid(3, 3, 1, 1), 1, nullptr, ""},
       {of_grid(1, 3, 2, 3), 3, nullptr, ""},  // one data rank has nothing to share
       {{.data = 3, .zero = 3}, 6, nullptr, ""},
-      {{.virtual_stages = 1, .schedule = interleaved}, 8, nullptr, ""},
-      {{.virtual_stages = 5, .schedule = interleaved, .zero = 3, .recompute = Recompute::full},
+      {{.virtual_stages = 1, .schedule = ScheduleName::interleaved}, 8, nullptr, ""},
+      {{.virtual_stages = 5, .schedule = ScheduleName::interleaved, .zero = 3, .recompute = Recompute::full},
        8,
        nullptr,
        ""},
-      {{.virtual_stages = 1, .schedule = zero_bubble}, 8, nullptr, ""},
-      {{.virtual_stages = 2, .schedule = zero_bubble, .zero = 0}, 8, nullptr, ""},
-      {{.schedule = zero_bubble, .recompute = Recompute::full, .recompute_blocks = 0}, 8, nullptr, ""},
-      {{.schedule = gpipe, .zero = 2, .recompute = Recompute::selective}, 8, nullptr, ""},
+      {{.virtual_stages = 1, .schedule = ScheduleName::zero_bubble}, 8, nullptr, ""},
+      {{.virtual_stages = 2, .schedule = ScheduleName::zero_bubble, .zero = 0}, 8, nullptr, ""},
+      {{.schedule = ScheduleName::zero_bubble, .recompute = Recompute::full, .recompute_blocks = 0},
+       8,
+       nullptr,
+       ""},
+      {{.schedule = ScheduleName::gpipe, .zero = 2, .recompute = Recompute::selective}, 8, nullptr, ""},
   };
   for (const Case& what : cases) {
     const auto objection = objection_to(what.parallel, what.micros);
@@ -139,9 +143,9 @@ TEST(Combinations, WhatIsProposedForGridInvarianceIsPossible) {
 }
 
 TEST(Combinations, EveryStageNeedsABlock) {
-  check_stages({.pipeline = 4, .virtual_stages = 3, .schedule = interleaved}, 12);
+  check_stages({.pipeline = 4, .virtual_stages = 3, .schedule = ScheduleName::interleaved}, 12);
   const std::vector<std::pair<ParallelConfig, const char*>> refused = {
-      {{.pipeline = 4, .virtual_stages = 4, .schedule = interleaved},
+      {{.pipeline = 4, .virtual_stages = 4, .schedule = ScheduleName::interleaved},
        "parallel.pipeline * parallel.virtual_stages = 4 * 4 = 16 stages, but the model has 12 blocks and "
        "every "
        "stage needs one; set parallel.virtual_stages to at most 3"},

@@ -22,7 +22,7 @@ ParallelConfig config_of(int tensor, int pipeline, int data, int64_t micros) {
           .types = {.param = DType::bf16, .grad = DType::bf16}};
 }
 
-Plan plan_of(const ParallelConfig& parallel, double model_flops_per_token = 0) {
+Plan estimated_plan(const ParallelConfig& parallel, double model_flops_per_token = 0) {
   Workload workload = toy_workload(big);
   workload.model_flops_per_token = model_flops_per_token;
   return make_plan(workload, parallel, parallel.tensor * parallel.pipeline * parallel.data);
@@ -66,7 +66,7 @@ TEST(Estimate, ARingHasTheNetworkOfAllItsRanksOnANode) {
 }
 
 TEST(Estimate, OneRankReachesWhatItsProductsReach) {
-  Plan plan = plan_of(config_of(1, 1, 1, 8));
+  Plan plan = estimated_plan(config_of(1, 1, 1, 8));
   // Model FLOPs as the workload counts them: then only the update is lost.
   const double flops = unit_flops(plan);
   plan.workload.model_flops_per_token = flops;
@@ -80,7 +80,7 @@ TEST(Estimate, OneRankReachesWhatItsProductsReach) {
 }
 
 TEST(Estimate, AttentionThatNoUnitCountsTakesItsTime) {
-  Plan plan = plan_of(config_of(1, 1, 1, 8));
+  Plan plan = estimated_plan(config_of(1, 1, 1, 8));
   const double flops = unit_flops(plan);
   plan.workload.model_flops_per_token = flops;
   const double without_s = estimate_of(plan, hardware_of("h100")).report.step_s;
@@ -89,7 +89,7 @@ TEST(Estimate, AttentionThatNoUnitCountsTakesItsTime) {
 }
 
 TEST(Estimate, SlowerNetworksTakeLonger) {
-  const Plan plan = plan_of(config_of(4, 2, 4, 8));
+  const Plan plan = estimated_plan(config_of(4, 2, 4, 8));
   Hardware hardware = hardware_of("h100");
   const Estimate fast = estimate_of(plan, hardware);
   hardware.network_bytes_per_s /= 100;
@@ -102,7 +102,7 @@ TEST(Estimate, SlowerNetworksTakeLonger) {
 
 TEST(Estimate, TheGatherOfParametersHidesUnderTheFirstForward) {
   const ParallelConfig parallel = config_of(1, 1, 16, 8);
-  const Plan plan = plan_of(parallel);
+  const Plan plan = estimated_plan(parallel);
   Hardware hardware = hardware_of("h100");
   double bytes = 0;
   for (const FlatBucket& bucket : flat_layout_of(plan, 0).buckets)
@@ -116,11 +116,11 @@ TEST(Estimate, TheGatherOfParametersHidesUnderTheFirstForward) {
   EXPECT_NEAR(estimate_of(plan, hardware).gather_s, whole_s, 1e-6 * whole_s);
   ParallelConfig replicated = parallel;
   replicated.zero = 0;
-  EXPECT_EQ(estimate_of(plan_of(replicated), hardware).gather_s, 0);
+  EXPECT_EQ(estimate_of(estimated_plan(replicated), hardware).gather_s, 0);
 }
 
 TEST(Estimate, WhatIsExposedIsTheSumOfItsParts) {
-  const Estimate estimate = estimate_of(plan_of(config_of(4, 2, 4, 8)), hardware_of("a100-40"));
+  const Estimate estimate = estimate_of(estimated_plan(config_of(4, 2, 4, 8)), hardware_of("a100-40"));
   EXPECT_DOUBLE_EQ(estimate.exposed_s, estimate.tensor_s + estimate.transfer_s + estimate.data_s);
   EXPECT_LT(estimate.exposed_s, estimate.step_s);
   EXPECT_GE(estimate.data_s, estimate.report.exposed_reduce_s + estimate.gather_s);
@@ -135,7 +135,7 @@ TEST(Estimate, WithoutComputeTheDataAxisTakesWhatItsTrafficTakes) {
     for (const int64_t micros : {1, 4}) {
       ParallelConfig parallel = config_of(1, 1, 8, micros);
       parallel.zero = zero;
-      const Plan plan = plan_of(parallel);
+      const Plan plan = estimated_plan(parallel);
       const double bytes = static_cast<double>(traffic_of(plan, 0).data.bytes);
       const double seconds = bytes / bytes_per_s_along(Axis::data, plan.mesh, hardware);
       EXPECT_NEAR(estimate_of(plan, hardware).data_s, seconds, 1e-6 * seconds) << zero << " " << micros;
@@ -210,7 +210,7 @@ TEST(Estimate, ShardingEveryMicroBatchCostsOnlyWhatComputeDoesNotHide) {
   std::vector<Estimate> estimates;
   for (const int zero : {1, 2, 3}) {
     parallel.zero = zero;
-    estimates.push_back(estimate_of(plan_of(parallel), hardware));
+    estimates.push_back(estimate_of(estimated_plan(parallel), hardware));
   }
   // The slower the network, the more of it shows, and ZeRO-3 moves more than ZeRO-2.
   Hardware slow = hardware;
@@ -218,7 +218,7 @@ TEST(Estimate, ShardingEveryMicroBatchCostsOnlyWhatComputeDoesNotHide) {
   double before_s = 0;
   for (const int zero : {1, 2, 3}) {
     parallel.zero = zero;
-    const Plan plan = plan_of(parallel);
+    const Plan plan = estimated_plan(parallel);
     const Estimate estimate = estimate_of(plan, slow);
     EXPECT_GT(estimate.data_s, estimates[static_cast<size_t>(zero - 1)].data_s);
     EXPECT_GT(estimate.data_s, before_s) << zero;
@@ -279,9 +279,9 @@ TEST(Estimate, EverySchedulesBubbleIsThatOfItsFormulaWhereMessagesAreFree) {
 TEST(Estimate, SumsThatNoGridChangesPassMemoryOncePerMicroBatch) {
   Hardware hardware = hardware_of("h100");
   ParallelConfig parallel = config_of(1, 1, 1, 8);
-  const double plain_s = estimate_of(plan_of(parallel), hardware).report.step_s;
+  const double plain_s = estimate_of(estimated_plan(parallel), hardware).report.step_s;
   parallel.is_grid_invariant = true;
-  const Plan plan = plan_of(parallel);
+  const Plan plan = estimated_plan(parallel);
   const auto elements = static_cast<double>(flat_layout_of(plan, 0).trainable_elements);
   // Gradients are bf16 here: two reads and a write of 2 bytes, eight times.
   EXPECT_NEAR(estimate_of(plan, hardware).report.step_s,
@@ -291,9 +291,9 @@ TEST(Estimate, SumsThatNoGridChangesPassMemoryOncePerMicroBatch) {
 TEST(Estimate, AnOffloadedUpdateRunsAtTheHostsPace) {
   ParallelConfig parallel = config_of(1, 1, 4, 4);
   const Hardware hardware = hardware_of("h100");
-  const double on_device_s = estimate_of(plan_of(parallel), hardware).update_s;
+  const double on_device_s = estimate_of(estimated_plan(parallel), hardware).update_s;
   parallel.offload = Offload::optimizer;
-  const Plan plan = plan_of(parallel);
+  const Plan plan = estimated_plan(parallel);
   const Estimate estimate = estimate_of(plan, hardware);
   EXPECT_GT(estimate.update_s, on_device_s);
   const auto elements = static_cast<double>(shard_elements(flat_layout_of(plan, 0)));
@@ -305,7 +305,7 @@ TEST(Estimate, AnOffloadedUpdateRunsAtTheHostsPace) {
 }
 
 TEST(Estimate, ItFitsWithWhatIsReservedOrNot) {
-  const Plan plan = plan_of(config_of(1, 1, 1, 1));
+  const Plan plan = estimated_plan(config_of(1, 1, 1, 1));
   Hardware hardware = hardware_of("cpu:16");
   const auto most = static_cast<int64_t>(estimate_of(plan, hardware).most_bytes);
   EXPECT_EQ(most, ledger_of(plan, 0).total_bytes());

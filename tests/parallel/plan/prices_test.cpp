@@ -10,17 +10,17 @@
 namespace ptrain {
 namespace {
 
-const ToySizes sizes{.V = 32'000, .C = 1024, .L = 16, .H = 16, .K = 16, .D = 64, .F = 2816};
+const ToySizes priced_sizes{.V = 32'000, .C = 1024, .L = 16, .H = 16, .K = 16, .D = 64, .F = 2816};
 
 Workload workload() {
-  Workload workload = toy_workload(sizes);
+  Workload workload = toy_workload(priced_sizes);
   for (const Unit& unit : workload.units) {
     workload.model_flops_per_token += unit.forward_flops + unit.backward_flops;
   }
   return workload;
 }
 
-Plan make(const ParallelConfig& parallel) {
+Plan priced_plan(const ParallelConfig& parallel) {
   return make_plan(workload(), parallel, parallel.tensor * parallel.pipeline * parallel.data);
 }
 
@@ -76,7 +76,7 @@ TEST(Prices, WhatNeverFitsIsSaidLast) {
       .from = {.global = 64, .sequence_length = 512}, .workload = &model, .ranks = 8, .tokens = 1e9};
   const PlanMaker only_large = [](const ParallelConfig& parallel) {
     check(parallel.tensor == 8, ExitCode::usage, "too small");
-    return make(parallel);
+    return priced_plan(parallel);
   };
   const std::vector<Price> prices = {price_of("g6.12xlarge", 1), price_of("p4d.24xlarge", 10)};
   const std::vector<Offer> offers = buying_guide(request, prices, only_large);

@@ -14,7 +14,7 @@ namespace {
 
 const ToySizes big{.V = 32'000, .C = 1024, .L = 32, .H = 32, .K = 32, .D = 32, .F = 2816};
 
-Plan plan_of(int tensor, int pipeline, int data, int64_t micros, const ToySizes& sizes = big) {
+Plan printed_plan(int tensor, int pipeline, int data, int64_t micros, const ToySizes& sizes = big) {
   const ParallelConfig parallel{.tensor = tensor,
                                 .pipeline = pipeline,
                                 .data = data,
@@ -33,7 +33,7 @@ void expect_lines(const std::string& text, const std::vector<std::string>& lines
 
 TEST(Print, ShowsGridStagesMemoryScheduleAndTraffic) {
   expect_lines(
-      print_plan(plan_of(4, 2, 2, 4)),
+      print_plan(printed_plan(4, 2, 2, 4)),
       {"16 ranks = tensor 4 x pipeline 2 x data 2",
        "8 rows of 1,536 tokens a step (12,288 tokens); 4 micro-batches of 1 row on each of 2 data ranks",
        "weights bf16, gradients bf16, sums f32, master f32, moments f32",
@@ -43,7 +43,7 @@ TEST(Print, ShowsGridStagesMemoryScheduleAndTraffic) {
 }
 
 TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
-  const Plan plan = plan_of(4, 2, 2, 4);
+  const Plan plan = printed_plan(4, 2, 2, 4);
   expect_lines(print_plan(plan, {.hardware = hardware_of("h200")}),
                {"Estimate on 16 x h200, 8 a node", "tokens/s", "MFU", "leaves a node: pipeline",
                 "Source: NVIDIA", "\nFits: the largest rank needs"});
@@ -52,7 +52,7 @@ TEST(Print, WithHardwareSaysTimesSourcesAndWhetherItFits) {
 }
 
 TEST(Print, AnOffloadedOptimizerIsCountedInHostMemory) {
-  Plan plan = plan_of(4, 2, 2, 4);
+  Plan plan = printed_plan(4, 2, 2, 4);
   EXPECT_EQ(print_plan(plan).find("host memory"), std::string::npos);
   plan.parallel.offload = Offload::optimizer;
   int64_t most = 0;  // of the first stage's ranks, whose table is cut unevenly
@@ -63,7 +63,7 @@ TEST(Print, AnOffloadedOptimizerIsCountedInHostMemory) {
 
 TEST(Print, ActivationsAreShownSlotBySlotAndLibrariesApart) {
   // 4 micro-batches of 1536 rows on two stages: two slots on the first, one on the second.
-  const Plan plan = plan_of(4, 2, 2, 4);
+  const Plan plan = printed_plan(4, 2, 2, 4);
   const double slot = static_cast<double>(ledger_of(plan, 0).bytes(MemoryKind::activations)) / 2;
   expect_lines(print_plan(plan, {.hardware = hardware_of("h200")}),
                {"a slot x slots", bytes_text(slot) + " x 2", "context and libraries, an estimate  ",
@@ -110,12 +110,14 @@ TEST(Print, SaysTheFormulaOfTheScheduleAndWhatShardsSend) {
 TEST(Print, TheChoiceAndItsReasonAreShown) {
   PrintOptions options;
   options.why = "parallel.schedule auto: 1f1b, because";
-  expect_lines(print_plan(plan_of(4, 2, 2, 4), options), {"chosen   parallel.schedule auto: 1f1b, because"});
+  expect_lines(print_plan(printed_plan(4, 2, 2, 4), options),
+               {"chosen   parallel.schedule auto: 1f1b, because"});
 }
 
 TEST(Print, AThousandRanksAreShownAtOnceAndNoLineIsTooLong) {
   const auto begin = std::chrono::steady_clock::now();
-  for (const Plan& plan : {plan_of(8, 16, 8, 128), plan_of(8, 32, 4, 512), plan_of(1, 1, 1024, 64)}) {
+  for (const Plan& plan :
+       {printed_plan(8, 16, 8, 128), printed_plan(8, 32, 4, 512), printed_plan(1, 1, 1024, 64)}) {
     const std::string text = print_plan(plan, {.hardware = hardware_of("a100-80"), .columns = 100});
     const size_t schedule = text.find("\nSchedule"), end = text.find("\n\nSent");
     for (size_t at = schedule + 1; at < end;) {
@@ -142,7 +144,7 @@ int count_of(const std::string& text, const std::string& what) {
 }
 
 TEST(Svg, HasABarForEveryComputeActionAndEscapesItsTitle) {
-  const Plan plan = plan_of(1, 3, 1, 4);
+  const Plan plan = printed_plan(1, 3, 1, 4);
   const std::string text = svg_of(plan.schedule, plan.map, plan.report, "a < b & c");
   int computed = 0;
   for (const auto& program : plan.schedule.programs) {
