@@ -70,7 +70,10 @@ count_cases() {  # log ring
       ok = occurrences($0, "\\[       OK \\] [^ ]* \\([0-9]+ ms\\)")
       bad = occurrences($0, "\\[  FAILED  \\] [^\\\\]*\\([0-9]+ ms\\)")
       left = occurrences($0, "\\[  SKIPPED \\] [^ ]* \\([0-9]+ ms\\)")
-      if (ok + bad + left == 0 && is_good) ok = 1
+      if ($0 ~ /Running 0 tests from/) {
+        bad = 1
+        print ring ": " name ": the program has no test" >> failures
+      } else if (ok + bad + left == 0 && is_good) ok = 1
       if (ok + bad + left == 0 && result == "SKIP") left = 1
       is_whole = ok + bad + left == 0 || $0 ~ /tests? from [0-9]+ test suites? ran\./
       if (!is_good && result != "SKIP" && (bad == 0 || !is_whole)) {

@@ -151,6 +151,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
     refuse_unbuilt(loaded);
     spec = read_model_spec(config.model.path);
     plan = chosen_plan(config, spec, runtime.world.size(), compute, room).plan;
+    plan->parallel.saves_behind = false;  // nothing is saved
   });
   check_memory(runtime.world, *plan, runtime.device, runtime.session.hosts());
   const int64_t ledger_bytes = ledger_of(*plan, runtime.world.rank()).total_bytes();

@@ -285,6 +285,11 @@ Ledger host_ledger_of(const Plan& plan, int rank) {
   return ledger;
 }
 
+int64_t snapshot_bytes(const Plan& plan, int rank) {
+  if (!plan.parallel.saves_behind) return 0;
+  return 3 * updated_elements(plan, flat_layout_of(plan, rank)) * size_bytes(DType::f32);
+}
+
 RankTraffic traffic_of(const Plan& plan, int rank) {
   RankTraffic traffic;
   const int position = plan.mesh.coordinate_of(rank).pipeline;

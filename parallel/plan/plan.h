@@ -96,6 +96,9 @@ Ledger ledger_of(const Plan& plan, int rank);
 /// What lies in the host's pinned memory where the optimizer is offloaded, and only then: moments and master,
 /// the parameters that the rank updates, and gradients on their way.
 Ledger host_ledger_of(const Plan& plan, int rank);
+/// Host memory of the copy that saves beside training are written from: of each element that the rank updates
+/// its weight in master precision and both moments, in f32. 0 where nothing is saved so.
+int64_t snapshot_bytes(const Plan& plan, int rank);
 /// Buckets whose gradients are in host memory at a time: one that the CPU works on and one that comes.
 inline constexpr int64_t offload_places = 2;
 

@@ -207,7 +207,15 @@ std::string memory_text(const Plan& plan, const std::optional<Hardware>& hardwar
       add_bytes(std::string(name_of(kind)), [&](const Ledger& ledger) { return ledger.bytes(kind); });
     add_bytes("all of the host's", [](const Ledger& ledger) { return ledger.total_bytes(); });
   }
-  return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text() +
+  std::string beside;
+  if (plan.parallel.saves_behind) {
+    int64_t most = 0;
+    for (int rank = 0; rank < plan.mesh.world(); ++rank) most = std::max(most, snapshot_bytes(plan, rank));
+    beside = fmt::format(
+        "  beside it, in host memory, a copy of the state that saves are written from: {} at most\n",
+        bytes_text(static_cast<double>(most)));
+  }
+  return "\nMemory of a rank (the largest of each place along the pipeline)\n" + table.text() + beside +
          invariance_text(plan);
 }
 

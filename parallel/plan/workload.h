@@ -141,6 +141,7 @@ struct ParallelConfig {
   Recompute recompute = Recompute::none;
   int64_t recompute_blocks = all_blocks;  // of each stage, its first ones; the others keep everything
   Offload offload = Offload::none;
+  bool saves_behind = false;          // while training goes on: from a copy of the state in host memory
   bool is_grid_invariant = false;     // the same bits for every pipeline and data split: sums run in a tree
   int64_t bucket_elements = 8 << 20;  // gradient buckets: close one when it holds this many
 };

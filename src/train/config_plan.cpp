@@ -89,6 +89,7 @@ ParallelConfig parallel_config(const Config& config, int world, Config::Precisio
       .types = state_types(precision),
       .recompute = recompute_of(config),
       .offload = config.parallel.offload == Config::Offload::optimizer ? Offload::optimizer : Offload::none,
+      .saves_behind = config.checkpoint.asynchronous && config.checkpoint.every > 0,
       .is_grid_invariant = config.train.deterministic == Config::Deterministic::grid,
   };
 }

@@ -1,5 +1,6 @@
 #include "src/train/device_check.h"
 
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -81,31 +82,41 @@ int64_t host_memory_bytes() {
   return file >> limit && limit > 0 ? std::min(machine, limit) : machine;
 }
 
-std::string objection_to_host_memory(const Plan& plan, int rank, std::span<const std::string> hosts,
-                                     int64_t host_bytes) {
-  if (plan.parallel.offload == Offload::none) return {};
-  int64_t wanted = 0;
+std::string objection_to_host_memory(const Plan& plan, int rank, DeviceKind device,
+                                     std::span<const std::string> hosts, int64_t host_bytes) {
+  int64_t planned = 0, copies = 0;
   int ranks = 0;
   for (int other = 0; other < plan.mesh.world(); ++other) {
     if (!hosts.empty() && hosts[static_cast<size_t>(other)] != hosts[static_cast<size_t>(rank)]) continue;
-    wanted += host_ledger_of(plan, other).total_bytes();
+    planned +=
+        (device == DeviceKind::cpu ? ledger_of(plan, other) : host_ledger_of(plan, other)).total_bytes();
+    copies += snapshot_bytes(plan, other);
     ++ranks;
   }
-  if (wanted <= host_bytes) return {};
+  if (planned + copies <= host_bytes) return {};
+  std::vector<std::string> fixes;
+  if (copies > 0 && planned <= host_bytes) fixes.emplace_back("set checkpoint.asynchronous to false");
+  if (plan.parallel.offload == Offload::optimizer) fixes.emplace_back("set parallel.offload to none");
+  fixes.emplace_back("share the state over more hosts by parallel.zero");
+  fixes.emplace_back("start fewer ranks a host");
   return fmt::format(
-      "parallel.offload = optimizer pins {:.2f} GiB of host memory for the {} rank{} here, but the host has "
-      "{:.2f}; set it to none, share the state over more hosts by parallel.zero, or start fewer ranks a host",
-      gib(wanted), ranks, ranks == 1 ? "" : "s", gib(host_bytes));
+      "the {} rank{} here want {:.2f} GiB of host memory ({:.2f} by the plan, {:.2f} for copies of the state "
+      "that saves are written from), but the host has {:.2f}; {}",
+      ranks, ranks == 1 ? "" : "s", gib(planned + copies), gib(planned), gib(copies), gib(host_bytes),
+      fmt::join(fixes, ", or "));
 }
 
 void check_memory(Communicator& world, const Plan& plan, const RunDevice& device,
                   std::span<const std::string> hosts) {
-  if (device.context.device.kind == DeviceKind::cpu) return;
+  const DeviceKind kind = device.context.device.kind;
   agreed(world, [&] {
-    const std::string objection =
-        objection_to_memory(plan, world.rank(), runtime::device_info(device.context.device.index));
-    check(objection.empty(), ExitCode::resources, "{}", objection);
-    const std::string of_host = objection_to_host_memory(plan, world.rank(), hosts, host_memory_bytes());
+    if (kind == DeviceKind::cuda) {
+      const std::string objection =
+          objection_to_memory(plan, world.rank(), runtime::device_info(device.context.device.index));
+      check(objection.empty(), ExitCode::resources, "{}", objection);
+    }
+    const std::string of_host =
+        objection_to_host_memory(plan, world.rank(), kind, hosts, host_memory_bytes());
     check(of_host.empty(), ExitCode::resources, "{}", of_host);
   });
 }

@@ -25,13 +25,14 @@ std::string objection_to_memory(const Plan& plan, int rank, const runtime::Devic
 /// Memory of this host, or what the control group of this process leaves of it.
 int64_t host_memory_bytes();
 
-/// Why an offloaded optimizer does not fit its host, by the ledgers of all ranks there, or empty.
-/// hosts: of each rank; empty = all on one.
-std::string objection_to_host_memory(const Plan& plan, int rank, std::span<const std::string> hosts,
-                                     int64_t host_bytes);
+/// Why what the ranks of this host keep in its memory does not fit, or empty: on CPUs all of their plans, on
+/// GPUs an offloaded optimizer; on both the copies that saves beside training are written from. hosts: of
+/// each rank; empty = all on one.
+std::string objection_to_host_memory(const Plan& plan, int rank, DeviceKind device,
+                                     std::span<const std::string> hosts, int64_t host_bytes);
 
-/// A collective: every rank's plan against the memory that its GPU has free now, and that of its host;
-/// nothing on a CPU. Errors (resources), agreed on: see objection_to_memory, objection_to_host_memory.
+/// A collective: every rank's plan against the memory that its GPU has free now, and that of its host.
+/// Errors (resources), agreed on: see objection_to_memory, objection_to_host_memory.
 void check_memory(Communicator& world, const Plan& plan, const RunDevice& device,
                   std::span<const std::string> hosts = {});
 

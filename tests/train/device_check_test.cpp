@@ -72,19 +72,36 @@ TEST(DeviceCheck, APlanThatDoesNotFitIsRefusedWithTheMicroBatchThatWould) {
 }
 
 TEST(DeviceCheck, AnOffloadedOptimizerMustFitWithThoseOfTheOtherRanksOfItsHost) {
-  const Plan plan = plan_of_micro(1, Offload::optimizer, 4);
-  const int64_t each = host_ledger_of(plan, 0).total_bytes();
+  const auto objection = [plan = plan_of_micro(1, Offload::optimizer, 4)](
+                             int rank, const std::vector<std::string>& hosts, int64_t bytes) {
+    return objection_to_host_memory(plan, rank, DeviceKind::cuda, hosts, bytes);
+  };
+  const int64_t each = host_ledger_of(plan_of_micro(1, Offload::optimizer, 4), 0).total_bytes();
   EXPECT_GT(each, int64_t{1} << 30);
   const std::vector<std::string> hosts = {"a", "b", "a", "a"};
-  EXPECT_EQ(objection_to_host_memory(plan, 0, hosts, 3 * each), "");
-  EXPECT_EQ(objection_to_host_memory(plan, 1, hosts, each), "");
-  EXPECT_EQ(objection_to_host_memory(plan, 0, {}, 4 * each), "");
-  EXPECT_NE(objection_to_host_memory(plan, 0, {}, 4 * each - 1).find("for the 4 ranks here"),
+  EXPECT_EQ(objection(0, hosts, 3 * each), "");
+  EXPECT_EQ(objection(1, hosts, each), "");
+  EXPECT_EQ(objection(0, {}, 4 * each), "");
+  EXPECT_NE(objection(0, {}, 4 * each - 1).find("the 4 ranks here want"), std::string::npos);
+  const std::string text = objection(2, hosts, 3 * each - 1);
+  EXPECT_NE(text.find("the 3 ranks here want"), std::string::npos) << text;
+  EXPECT_NE(text.find("set parallel.offload to none"), std::string::npos) << text;
+  EXPECT_EQ(objection_to_host_memory(plan_of_micro(1), 0, DeviceKind::cuda, {}, 1), "");
+}
+
+TEST(DeviceCheck, TheCopyThatSavesAreWrittenFromMustFitToo) {
+  Plan plan = plan_of_micro(1);
+  const int64_t planned = ledger_of(plan, 0).total_bytes();
+  EXPECT_EQ(snapshot_bytes(plan, 0), 0);
+  EXPECT_EQ(objection_to_host_memory(plan, 0, DeviceKind::cpu, {}, planned), "");
+  plan.parallel.saves_behind = true;
+  const int64_t copy = snapshot_bytes(plan, 0);
+  EXPECT_EQ(objection_to_host_memory(plan, 0, DeviceKind::cuda, {}, copy), "");
+  EXPECT_EQ(objection_to_host_memory(plan, 0, DeviceKind::cpu, {}, planned + copy), "");
+  const std::string text = objection_to_host_memory(plan, 0, DeviceKind::cpu, {}, planned + copy - 1);
+  EXPECT_NE(text.find("set checkpoint.asynchronous to false"), std::string::npos) << text;
+  EXPECT_EQ(objection_to_host_memory(plan, 0, DeviceKind::cpu, {}, planned - 1).find("asynchronous"),
             std::string::npos);
-  const std::string objection = objection_to_host_memory(plan, 2, hosts, 3 * each - 1);
-  EXPECT_NE(objection.find("for the 3 ranks here"), std::string::npos) << objection;
-  EXPECT_NE(objection.find("set it to none"), std::string::npos) << objection;
-  EXPECT_EQ(objection_to_host_memory(plan_of_micro(1), 0, {}, 1), "");
 }
 
 }  // namespace

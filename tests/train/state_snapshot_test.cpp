@@ -69,6 +69,9 @@ TEST(StateSnapshot, HoldsTheStateAsItWasAndNothingElse) {
 
         const int64_t own = trainer.optimizer().state_elements();
         EXPECT_EQ(StateSnapshot::bytes_of(trainer), 3 * 4 * own);
+        Plan plan = trainer.plan();
+        plan.parallel.saves_behind = true;
+        EXPECT_EQ(StateSnapshot::bytes_of(trainer), snapshot_bytes(plan, world.rank())) << to_string(grid);
         int64_t all = own;
         world.all_reduce(Tensor(&all, {1}, DType::i64));
         // With ZeRO a data rank's part of it: over all of them each element once, but for replicas and

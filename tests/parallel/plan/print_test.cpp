@@ -61,6 +61,16 @@ TEST(Print, AnOffloadedOptimizerIsCountedInHostMemory) {
                                   bytes_text(static_cast<double>(most))});
 }
 
+TEST(Print, TheCopyThatSavesAreWrittenFromIsCounted) {
+  Plan plan = printed_plan(4, 2, 2, 4);
+  EXPECT_EQ(print_plan(plan).find("copy of the state"), std::string::npos);
+  plan.parallel.saves_behind = true;
+  int64_t most = 0;
+  for (int rank = 0; rank < 16; ++rank) most = std::max(most, snapshot_bytes(plan, rank));
+  expect_lines(print_plan(plan),
+               {"a copy of the state that saves are written from: " + bytes_text(static_cast<double>(most))});
+}
+
 TEST(Print, ActivationsAreShownSlotBySlotAndLibrariesApart) {
   // 4 micro-batches of 1536 rows on two stages: two slots on the first, one on the second.
   const Plan plan = printed_plan(4, 2, 2, 4);
