@@ -110,7 +110,9 @@ class RunLock::Held {
   void take(const std::filesystem::path& output) {
     Kernel kernel = lock_of_kernel(fd_, path_);
     constexpr std::chrono::milliseconds pause(50);
-    for (auto waited = pause; kernel == Kernel::is_refused && waited <= patience_.ending; waited += pause) {
+    for (auto waited = pause;
+         kernel == Kernel::is_refused && !own_hosts_pid(read_note(path_)) && waited <= patience_.ending;
+         waited += pause) {
       std::this_thread::sleep_for(pause);
       kernel = lock_of_kernel(fd_, path_);
     }

@@ -12,8 +12,8 @@ namespace ptrain {
 struct LockPatience {
   std::chrono::milliseconds beat{5000};  // its sign of life
   int beats = 6;                         // without one it is dead
-  /// How long a lock that the kernel refuses is asked for again: the processes of a job that was killed may
-  /// still be ending when the next one starts.
+  /// How long a lock that the kernel refuses is asked for again where the owner is on another host: there the
+  /// last processes of a job that was killed may outlive its mpirun.
   std::chrono::milliseconds ending{2000};
 };
 

@@ -2,12 +2,12 @@
 // host, whose lock may not be seen here, is told by its signs of life.
 #include "src/train/run_lock.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
-#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -79,16 +79,23 @@ TEST(RunLock, OfAKilledProcessIsTakenAtOnce) {
   close(ready[0]), close(ready[1]);
 }
 
-TEST(RunLock, OfAProcessThatIsEndingIsWaitedFor) {
+TEST(RunLock, OfAProcessThatIsEndingOnAnotherHostIsWaitedFor) {
   const TemporaryDirectory output;
-  std::optional<RunLock> ending(RunLock(output.path(), "8", quick));
-  std::thread job([&] {
+  const auto path = output.path() / ".lock";
+  put(path, "host elsewhere, pid 17, job 4\n000000000003\n");
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  struct flock whole_file {};
+  whole_file.l_type = F_WRLCK;
+  ASSERT_EQ(::fcntl(fd, F_OFD_SETLK, &whole_file), 0);
+  EXPECT_NE(refusal(output.path()).find("still going (host elsewhere, pid 17"), std::string::npos);
+  std::thread owner([&] {
     std::this_thread::sleep_for(milliseconds(200));
-    ending.reset();
+    ::close(fd);
   });
-  constexpr LockPatience patient{.beat = milliseconds(30), .beats = 5, .ending = milliseconds(60'000)};
+  LockPatience patient = quick;
+  patient.ending = milliseconds(60'000);
   EXPECT_NO_THROW(RunLock(output.path(), "9", patient));
-  job.join();
+  owner.join();
 }
 
 TEST(RunLock, OfAnotherHostIsTakenWhenThatShowsNoLife) {
