@@ -129,7 +129,7 @@ void book_communication(const Plan& plan, const FlatLayout& layout, int rank, Le
 }
 
 /// How often a micro-batch runs this collective of a unit.
-int times_run(const Plan& plan, const StagePlan& stage, int64_t unit, const Collective& collective) {
+int times_run(const Plan& plan, const StagePlan& stage, int64_t unit, const UnitCollective& collective) {
   if (collective.is_for_halves && !plan.has_halves()) return 0;
   const bool is_again = collective.is_made_again && plan.recompute_of(stage, unit) == Recompute::full;
   return is_again ? 2 : 1;
@@ -140,7 +140,7 @@ void add(AxisTraffic& traffic, const Sent& sent, int64_t times = 1) {
   traffic.messages += times * sent.messages;
 }
 
-Sent sent_in(const Collective& collective, int64_t elements, int rank, int ranks) {
+Sent sent_in(const UnitCollective& collective, int64_t elements, int rank, int ranks) {
   const int64_t unit = size_bytes(collective.dtype), part = elements / ranks * unit;
   switch (collective.kind) {
     case CollectiveKind::all_reduce:
@@ -158,7 +158,7 @@ void add_tensor(const Plan& plan, const StagePlan& stage, int rank, AxisTraffic&
   if (tensor < 2) return;
   const int coordinate = plan.mesh.coordinate_of(rank).tensor;
   for (int64_t unit = stage.units.begin; unit < stage.units.end(); ++unit) {
-    for (const Collective& collective : plan.workload.units[at(unit)].collectives) {
+    for (const UnitCollective& collective : plan.workload.units[at(unit)].collectives) {
       const int times = times_run(plan, stage, unit, collective) * plan.micros;
       for (int strip = 0; strip < plan.parallel.tensor_strips; ++strip)
         add(traffic, sent_in(collective, strip_rows(plan, strip) * collective.columns, coordinate, tensor),

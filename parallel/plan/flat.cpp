@@ -119,7 +119,7 @@ FlatLayout flat_layout(const Workload& workload, const std::vector<FlatChunk>& c
     for (Range range : chunk.bucket_units)
       layout.buckets.push_back({.chunk = number, .units = range, .elements = {}});
     for (int64_t unit = chunk.units.begin; unit < chunk.units.end(); ++unit) {
-      check(units.empty() || units.back() < unit, "unit {} behind unit {}", unit, units.back());
+      if (!units.empty()) check(units.back() < unit, "unit {} behind unit {}", unit, units.back());
       units.push_back(unit);
     }
   }

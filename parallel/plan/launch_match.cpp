@@ -24,7 +24,7 @@ constexpr size_t num_wires = 6;
 
 /// Names a communicator's group, or one direction of a lane: both ranks of a message name the same.
 struct Channel {
-  Wire wire = Wire::world;
+  LaunchWire wire = LaunchWire::world;
   int first = 0;    // the group's first rank, or the sender
   int second = -1;  // the receiver
 
@@ -40,15 +40,15 @@ Channel channel_of(const Mesh& mesh, int rank, const Launch& launch) {
                                            : Channel{launch.wire, peer, rank};
   }
   Coordinate first = mesh.coordinate_of(rank);
-  if (launch.wire == Wire::tensor) first.tensor = 0;
-  if (launch.wire == Wire::data) first.data = 0;
-  return {launch.wire, launch.wire == Wire::world ? 0 : mesh.rank_of(first), -1};
+  if (launch.wire == LaunchWire::tensor) first.tensor = 0;
+  if (launch.wire == LaunchWire::data) first.data = 0;
+  return {launch.wire, launch.wire == LaunchWire::world ? 0 : mesh.rank_of(first), -1};
 }
 
 std::string to_string(const Channel& channel) {
   if (channel.second >= 0)
     return fmt::format("{} from rank {} to {}", name_of(channel.wire), channel.first, channel.second);
-  if (channel.wire == Wire::world) return "world";
+  if (channel.wire == LaunchWire::world) return "world";
   return fmt::format("{} of rank {}", name_of(channel.wire), channel.first);
 }
 
@@ -69,7 +69,7 @@ Sequences sequences_of(const Mesh& mesh, const std::vector<RankLaunches>& ranks)
   for (const RankLaunches& rank : ranks) {
     // A rank has few channels: the last one of each wire is nearly always the next one too.
     std::map<Channel, std::vector<const Launch*>> own;
-    std::map<std::tuple<Wire, LaunchKind, int>, std::vector<const Launch*>*> known;
+    std::map<std::tuple<LaunchWire, LaunchKind, int>, std::vector<const Launch*>*> known;
     for (const Launch& launch : rank.launches) {
       if (launch.kind == LaunchKind::wait) continue;
       const LaunchKind direction = is_message(launch) ? launch.kind : LaunchKind::wait;
@@ -158,9 +158,9 @@ class Paper {
     bool has_reached = false;  // a blocking collective at `next` waits for its peers
     bool is_ready = true;
     std::vector<char> is_done;
-    std::map<std::tuple<Wire, LaunchKind, int>, Queue> lanes;  // messages
-    std::deque<int> started;                                   // collectives beside compute
-    std::array<int64_t, num_wires> collectives{};              // launched, by wire
+    std::map<std::tuple<LaunchWire, LaunchKind, int>, Queue> lanes;  // messages
+    std::deque<int> started;                                         // collectives beside compute
+    std::array<int64_t, num_wires> collectives{};                    // launched, by wire
     std::array<int, num_wires> channels{-1, -1, -1, -1, -1, -1};
   };
   struct Meeting {

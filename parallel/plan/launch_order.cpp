@@ -23,7 +23,7 @@ std::string_view name_of(LaunchKind kind) {
   return names[static_cast<size_t>(kind)];
 }
 
-std::string_view name_of(Wire wire) {
+std::string_view name_of(LaunchWire wire) {
   constexpr std::string_view names[] = {"tensor group",    "data group",    "world",
                                         "activation lane", "gradient lane", "tied lane"};
   return names[static_cast<size_t>(wire)];

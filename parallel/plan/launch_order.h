@@ -31,13 +31,13 @@ int communication_streams(const Plan& plan);
 /// A wait is no communication: compute stops there until a started launch is done.
 enum class LaunchKind : uint8_t { all_reduce, all_gather, reduce_scatter, send, receive, wait };
 /// The communicator: of a group along an axis, of all ranks, or of a lane between two positions.
-enum class Wire : uint8_t { tensor, data, world, activation, gradient, tied };
+enum class LaunchWire : uint8_t { tensor, data, world, activation, gradient, tied };
 std::string_view name_of(LaunchKind kind);
-std::string_view name_of(Wire wire);
+std::string_view name_of(LaunchWire wire);
 
 struct Launch {
   LaunchKind kind = LaunchKind::wait;
-  Wire wire = Wire::world;
+  LaunchWire wire = LaunchWire::world;
   bool is_started = false;  // beside compute; messages always are. Else compute goes on when it is done
   int peer = -1;            // position at the other end, of messages
   int64_t bytes = 0;        // of the whole tensor, or of the message

@@ -10,10 +10,10 @@
 namespace ptrain {
 namespace {
 
-Wire wire_of(TransferLane lane) {
-  return lane == TransferLane::activation ? Wire::activation
-         : lane == TransferLane::gradient ? Wire::gradient
-                                          : Wire::tied;
+LaunchWire wire_of(TransferLane lane) {
+  return lane == TransferLane::activation ? LaunchWire::activation
+         : lane == TransferLane::gradient ? LaunchWire::gradient
+                                          : LaunchWire::tied;
 }
 
 LaunchKind kind_of(CollectiveKind kind) {
@@ -85,7 +85,7 @@ class Launcher {
       // The head reads its table too.
       if (what.kind != UnitKind::table) need(unit, unit + 1 < units.end() ? unit + 1 : -1);
       if (what.kind == UnitKind::head && unit + 1 < units.end()) need(unit + 1, -1);
-      for (const Collective& collective : what.collectives) {
+      for (const UnitCollective& collective : what.collectives) {
         if (!collective.is_backward) add(collective, action.micro, unit);
       }
       wait_for_layer();
@@ -93,7 +93,7 @@ class Launcher {
       for (int64_t end = unit; end < units.end(); ++end) open_gradients(end);
       // The head's gradient is made where its loss is.
       gather_parts(what, action.micro, unit);
-      for (const Collective& collective : what.collectives) {
+      for (const UnitCollective& collective : what.collectives) {
         if (collective.is_backward) add(collective, action.micro, unit);
       }
       wait_for_layer();
@@ -121,12 +121,12 @@ class Launcher {
       }
       open_gradients(unit);
       const bool is_again = plan_.recompute_of(stage, unit) == Recompute::full;
-      for (const Collective& collective : what.collectives) {
+      for (const UnitCollective& collective : what.collectives) {
         if (is_again && collective.is_made_again && action.kind != ActionKind::backward_weights)
           add(collective, action.micro, unit);
       }
       wait_for_layer();
-      for (const Collective& collective : what.collectives) {
+      for (const UnitCollective& collective : what.collectives) {
         if (collective.is_backward && runs_in(collective, action.kind)) add(collective, action.micro, unit);
       }
       wait_for_layer();
@@ -134,7 +134,7 @@ class Launcher {
     }
   }
 
-  static bool runs_in(const Collective& collective, ActionKind kind) {
+  static bool runs_in(const UnitCollective& collective, ActionKind kind) {
     if (kind == ActionKind::backward) return !collective.is_for_halves;
     return collective.is_of_weights == (kind == ActionKind::backward_weights);
   }
@@ -151,7 +151,7 @@ class Launcher {
     gathers_[at(bucket)] = static_cast<int>(launches_.size());
     launches_.push_back(
         {.kind = LaunchKind::all_gather,
-         .wire = Wire::data,
+         .wire = LaunchWire::data,
          .is_started = true,
          .bytes = layout_.buckets[at(bucket)].elements.count * size_bytes(plan_.parallel.types.param),
          .bucket = bucket});
@@ -199,7 +199,7 @@ class Launcher {
 
   /// A collective's strips set out together. Before that, what is under way is waited for, but for the one
   /// before where one of the two is ahead.
-  void add(const Collective& collective, int micro, int64_t unit) {
+  void add(const UnitCollective& collective, int micro, int64_t unit) {
     if (plan_.mesh.tensor == 1) return;
     wait_all(in_layer_);
     if (!collective.is_ahead && !is_last_ahead_) wait_all(last_in_layer_);
@@ -209,7 +209,7 @@ class Launcher {
       last_in_layer_.push_back(static_cast<int>(launches_.size()));
       launches_.push_back(
           {.kind = kind_of(collective.kind),
-           .wire = Wire::tensor,
+           .wire = LaunchWire::tensor,
            .is_started = true,
            .bytes = strip_rows(plan_, strip) * collective.columns * size_bytes(collective.dtype),
            .micro = micro,
@@ -232,7 +232,7 @@ class Launcher {
       const int64_t at_once = tensor.max_rows > 0 ? std::min(rows, tensor.max_rows) : rows;
       for (int64_t row = 0; row < rows; row += at_once)
         launches_.push_back({.kind = LaunchKind::all_gather,
-                             .wire = Wire::tensor,
+                             .wire = LaunchWire::tensor,
                              .bytes = local_bytes(plan_, tensor, rank_),
                              .micro = micro,
                              .unit = static_cast<int>(index)});
@@ -274,7 +274,7 @@ class Launcher {
     for (LaunchKind kind : {LaunchKind::send, LaunchKind::receive}) {
       both.push_back(static_cast<int>(launches_.size()));
       launches_.push_back({.kind = kind,
-                           .wire = Wire::tied,
+                           .wire = LaunchWire::tied,
                            .is_started = true,
                            .peer = ends.peer,
                            .bytes = elements * size_bytes(plan_.parallel.types.grad)});
@@ -286,7 +286,7 @@ class Launcher {
     const int64_t addends = addend_elements(plan_, layout_, bucket);
     if (addends > 0)
       launches_.push_back({.kind = LaunchKind::all_reduce,
-                           .wire = Wire::tensor,
+                           .wire = LaunchWire::tensor,
                            .bytes = addends * size_bytes(plan_.parallel.types.grad),
                            .bucket = bucket});
   }
@@ -294,7 +294,7 @@ class Launcher {
   void start_sum(int bucket) {
     launches_.push_back(
         {.kind = LaunchKind::reduce_scatter,
-         .wire = Wire::data,
+         .wire = LaunchWire::data,
          .is_started = true,
          .bytes = layout_.buckets[at(bucket)].elements.count * size_bytes(plan_.parallel.types.reduce),
          .bucket = bucket});
@@ -317,7 +317,8 @@ class Launcher {
     const int64_t squares = plan_.exact_bins() > 0 ? 0 : 1;
     for (int64_t numbers : {plan_.losses() + squares, plan_.exact_bins()}) {
       if (plan_.mesh.world() > 1 && numbers > 0)
-        launches_.push_back({.kind = LaunchKind::all_reduce, .wire = Wire::world, .bytes = numbers * 8});
+        launches_.push_back(
+            {.kind = LaunchKind::all_reduce, .wire = LaunchWire::world, .bytes = numbers * 8});
     }
     for (int& gathered : gathers_) wait_one(gathered);
   }
@@ -326,7 +327,7 @@ class Launcher {
     if (plan_.mesh.data == 1) return;
     for (int bucket : buckets)
       launches_.push_back({.kind = LaunchKind::all_gather,
-                           .wire = Wire::data,
+                           .wire = LaunchWire::data,
                            .bytes = layout_.buckets[at(bucket)].elements.count * size_bytes(dtype),
                            .bucket = bucket});
   }

@@ -19,7 +19,8 @@ struct TensorTimes {
 /// or reads them, one never does; all of them beside b seconds of products that do not need them:
 ///   max(t - p (s - 1) / s, t / s) - b, or 0
 /// A CPU has no second stream: nothing hides.
-double exposed_s(const Plan& plan, const Collective& collective, const Hardware& hardware, double seconds) {
+double exposed_s(const Plan& plan, const UnitCollective& collective, const Hardware& hardware,
+                 double seconds) {
   if (hardware.host_link_bytes_per_s <= 0) return seconds;
   const double rows_per_flop_s =
       static_cast<double>(plan.rows) / plan.mesh.tensor / (hardware.peak_flops * hardware.reachable);
@@ -35,7 +36,7 @@ TensorTimes tensor_times(const Plan& plan, const StagePlan& stage, int64_t index
   if (plan.mesh.tensor == 1) return times;
   const double bytes_per_s = bytes_per_s_along(Axis::tensor, plan.mesh, hardware);
   const bool is_full = plan.recompute_of(stage, index) == Recompute::full;
-  for (const Collective& collective : plan.workload.units[at(index)].collectives) {
+  for (const UnitCollective& collective : plan.workload.units[at(index)].collectives) {
     if (collective.is_for_halves && !plan.has_halves()) continue;
     const double ways = collective.kind == CollectiveKind::all_reduce ? 2 : 1;
     const double whole_s =

@@ -61,7 +61,7 @@ std::string_view name_of(CollectiveKind kind);
 
 /// One collective over the tensor axis for each strip of a micro-batch. It is started; before the next one of
 /// the unit is, it has been waited for.
-struct Collective {
+struct UnitCollective {
   std::string name;
   CollectiveKind kind = CollectiveKind::all_reduce;
   bool is_backward = false;
@@ -90,7 +90,7 @@ struct Unit {
   std::vector<RowTensor> kept;     // per slot: what forward leaves for backward
   std::vector<RowTensor> scratch;  // while the unit runs; units of one kind on a stage share the largest
   int64_t scratch_bytes = 0;       // likewise, independent of the rows
-  std::vector<Collective> collectives;
+  std::vector<UnitCollective> collectives;
 };
 
 struct Workload {

@@ -154,46 +154,46 @@ class WorkloadMaker {
 
   // The conjugate pairs of TensorGroup. Without sequence parallelism entering is free, leaving is an
   // all-reduce.
-  Collective make_collective(const char* name, CollectiveKind kind, bool is_backward) const {
+  UnitCollective make_collective(const char* name, CollectiveKind kind, bool is_backward) const {
     return {.name = name, .kind = kind, .is_backward = is_backward, .columns = spec_.C, .dtype = dtype_};
   }
-  Collective enter(const char* name) const { return gather(name, false); }
-  Collective enter_backward(const char* name) const { return gather(name, true); }
-  Collective leave(const char* name) const { return sum(name, false); }
-  Collective leave_backward(const char* name) const { return sum(name, true); }
-  Collective gather(const char* name, bool is_backward) const {
-    Collective collective = make_collective(name, CollectiveKind::all_gather, is_backward);
+  UnitCollective enter(const char* name) const { return gather(name, false); }
+  UnitCollective enter_backward(const char* name) const { return gather(name, true); }
+  UnitCollective leave(const char* name) const { return sum(name, false); }
+  UnitCollective leave_backward(const char* name) const { return sum(name, true); }
+  UnitCollective gather(const char* name, bool is_backward) const {
+    UnitCollective collective = make_collective(name, CollectiveKind::all_gather, is_backward);
     if (!is_sequence_parallel_) collective.columns = 0;
     return collective;
   }
-  Collective sum(const char* name, bool is_backward) const {
+  UnitCollective sum(const char* name, bool is_backward) const {
     return make_collective(
         name, is_sequence_parallel_ ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
         is_backward);
   }
-  static Collective again(Collective collective) {
+  static UnitCollective again(UnitCollective collective) {
     collective.is_made_again = true;
     return collective;
   }
-  static Collective of_weights(Collective collective, bool is_for_halves = false) {
+  static UnitCollective of_weights(UnitCollective collective, bool is_for_halves = false) {
     collective.is_of_weights = true;
     collective.is_for_halves = is_for_halves;
     return collective;
   }
-  static Collective ahead(Collective collective) {
+  static UnitCollective ahead(UnitCollective collective) {
     collective.is_ahead = true;
     return collective;
   }
-  static Collective cut_with(double product_flops, Collective collective) {
+  static UnitCollective cut_with(double product_flops, UnitCollective collective) {
     collective.product_flops = product_flops;
     return collective;
   }
-  static Collective beside(double flops, Collective collective) {
+  static UnitCollective beside(double flops, UnitCollective collective) {
     collective.beside_flops = flops;
     return collective;
   }
-  static void drop_empty(std::vector<Collective>& collectives) {
-    std::erase_if(collectives, [](const Collective& collective) { return collective.columns == 0; });
+  static void drop_empty(std::vector<UnitCollective>& collectives) {
+    std::erase_if(collectives, [](const UnitCollective& collective) { return collective.columns == 0; });
   }
 
   const ModelSpec& spec_;

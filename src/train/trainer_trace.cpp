@@ -29,7 +29,7 @@ void Trainer::look() {
 size_t Trainer::spans_of_a_step() const {
   // Of a bucket and micro-batch at most: gathered for forward and backward, summed. And the phases of a step.
   constexpr size_t most_of_a_bucket = 3, phases = 32;
-  const auto of_layers = std::ranges::count(launches_of(plan_, rank_), Wire::tensor, &Launch::wire);
+  const auto of_layers = std::ranges::count(launches_of(plan_, rank_), LaunchWire::tensor, &Launch::wire);
   return train_.program().size() + phases + static_cast<size_t>(of_layers) +
          most_of_a_bucket * model_.layout().buckets.size() * static_cast<size_t>(plan_.micros);
 }

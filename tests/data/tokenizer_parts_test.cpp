@@ -125,7 +125,7 @@ TEST(PreTokenizer, CutsAsEachKindSays) {
 
 std::string decoded(const Json& settings, Pieces tokens) {
   RegexScratch scratch;
-  return Decoder(settings, "test").decode(std::move(tokens), scratch);
+  return TokenDecoder(settings, "test").decode(std::move(tokens), scratch);
 }
 
 TEST(Decoder, DoesWhatEachKindSays) {

@@ -16,11 +16,15 @@ namespace {
 // The largest piece of memory that was asked for since it was last set to 0.
 std::atomic<size_t> largest_allocation{0};
 
-void* allocate(size_t bytes) {
+void* allocate_or_null(size_t bytes) noexcept {
   size_t seen = largest_allocation.load(std::memory_order_relaxed);
   while (bytes > seen && !largest_allocation.compare_exchange_weak(seen, bytes)) {
   }
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
+
+void* allocate(size_t bytes) {
+  if (void* memory = allocate_or_null(bytes)) return memory;
   throw std::bad_alloc();
 }
 
@@ -31,6 +35,12 @@ void* operator new(size_t bytes) {
 }
 void* operator new[](size_t bytes) {
   return allocate(bytes);
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes);
+}
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes);
 }
 void operator delete(void* memory) noexcept {
   std::free(memory);

@@ -2,7 +2,9 @@
 // that each header compiles alone.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
+#include <sstream>
 
 #include "src/io/json.h"
 #include "tests/house/tree.h"
@@ -56,7 +58,51 @@ TEST(Files, NothingNamesItselfManagerOrUtils) {
   }
 }
 
-/// Headers that some .cpp includes before anything else: the build itself compiled them alone.
+/// The name of a type that this line of namespace scope defines, or empty.
+std::string type_defined_by(const std::string& line) {
+  if (line.starts_with(" ")) return "";
+  std::istringstream words(line);
+  std::string word, name;
+  const auto may_come_before = [&] {
+    return word.empty() || word == "template" || word == "enum" || word.starts_with("<") ||
+           word.ends_with(">");
+  };
+  while (may_come_before() && words >> word) {
+  }
+  if (word != "struct" && word != "class") return line.starts_with("enum ") ? word : "";
+  words >> name;
+  const bool is_definition = line.find('{') != std::string::npos && line.find('(') == std::string::npos;
+  return is_definition ? name.substr(0, name.find('<')) : "";
+}
+
+/// Two of one name in one program are undefined behaviour, which no linker reports.
+TEST(Files, EachTypeIsDefinedOnce) {
+  const std::set<std::string> alternatives = {"ptrain::cuda::CudnnAttention"};
+  std::map<std::string, std::string> defined_in;
+  for (const SourceFile& file : read_tree(root, {"kernels", "parallel", "src", "launch", "tests/support"})) {
+    std::vector<std::string> spaces;
+    for (const std::string& line : file.lines) {
+      if (line.starts_with("namespace ") && line.ends_with("{"))
+        spaces.push_back(line.substr(10, line.find(' ', 10) - 10));
+      else if (line.starts_with("}  // namespace"))
+        spaces.pop_back();
+      const std::string type = type_defined_by(line);
+      if (type.empty() || std::ranges::find(spaces, "{") != spaces.end()) continue;
+      std::string name;
+      for (const std::string& space : spaces) name += space + "::";
+      const auto [it, is_new] = defined_in.emplace(name + type, file.path);
+      EXPECT_TRUE(is_new || it->second == file.path || alternatives.contains(it->first))
+          << it->first << ": in " << it->second << " and in " << file.path;
+    }
+  }
+  EXPECT_GT(defined_in.size(), 300u);
+  EXPECT_EQ(type_defined_by("struct Box {"), "Box");
+  EXPECT_EQ(type_defined_by("enum class Kind : uint8_t { a };"), "Kind");
+  EXPECT_EQ(type_defined_by("template <class T> struct Types<float> {"), "Types");
+  EXPECT_EQ(type_defined_by("class Later;"), "");
+}
+
+/// Headers that some .cpp includes before anything else: a build with -Dunity=off compiles them alone.
 std::set<std::string> compiled_alone_by_the_build(const std::vector<SourceFile>& files) {
   std::set<std::string> names;
   for (const SourceFile& file : files) {

@@ -105,7 +105,8 @@ void strip_ends(std::string& token, std::string_view content, int64_t start, int
 
 }  // namespace
 
-Decoder::Step Decoder::step_of(const Json& settings, const std::string& type, const std::string& where) {
+TokenDecoder::Step TokenDecoder::step_of(const Json& settings, const std::string& type,
+                                         const std::string& where) {
   if (type == "ByteLevel") return decode_byte_level;
   if (type == "ByteFallback") return decode_byte_fallback;
   if (type == "Fuse") return fuse;
@@ -163,11 +164,12 @@ Decoder::Step Decoder::step_of(const Json& settings, const std::string& type, co
        where, type);
 }
 
-Decoder::Decoder(const Json& settings, const std::string& where) : joins_with_blanks_(settings.is_null()) {
+TokenDecoder::TokenDecoder(const Json& settings, const std::string& where)
+    : joins_with_blanks_(settings.is_null()) {
   if (!settings.is_null()) read(settings, where);
 }
 
-void Decoder::read(const Json& settings, const std::string& where) {
+void TokenDecoder::read(const Json& settings, const std::string& where) {
   check(settings.is_object(), ExitCode::input, "{}: is {}, expected an object", where, kind_of(settings));
   const auto type = required<std::string>(settings, "type", where);
   if (type != "Sequence") {
@@ -180,7 +182,7 @@ void Decoder::read(const Json& settings, const std::string& where) {
   for (size_t i = 0; i < members.size(); ++i) read(members[i], fmt::format("{}.decoders[{}]", where, i));
 }
 
-std::string Decoder::decode(std::vector<std::string>&& tokens, RegexScratch& scratch) const {
+std::string TokenDecoder::decode(std::vector<std::string>&& tokens, RegexScratch& scratch) const {
   for (const Step& step : steps_) step(tokens, scratch);
   std::string text;
   for (size_t i = 0; i < tokens.size(); ++i) {

@@ -11,11 +11,11 @@
 
 namespace ptrain {
 
-class Decoder {
+class TokenDecoder {
  public:
   /// Reads a "decoder" of a tokenizer.json; null joins tokens with blanks.
   /// Errors: ExitCode::input naming `where`: kinds that are not supported (CTC).
-  Decoder(const Json& settings, const std::string& where);
+  TokenDecoder(const Json& settings, const std::string& where);
 
   /// The text of tokens, valid UTF-8. Consumes `tokens`.
   std::string decode(std::vector<std::string>&& tokens, RegexScratch& scratch) const;

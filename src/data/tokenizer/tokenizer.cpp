@@ -137,7 +137,7 @@ struct Tokenizer::Impl {
   AddedTokens added;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
-  Decoder decoder;
+  TokenDecoder decoder;
   PostProcessor post_processor;
   int32_t num_ids = 0;
   std::vector<const AddedToken*> added_by_id;

@@ -148,7 +148,7 @@ TEST(Estimate, TensorCollectivesTakeWhatTheirTrafficTakes) {
   Workload workload = toy_workload(big);
   for (Unit& unit : workload.units) {
     for (UnitPiece& piece : unit.pieces) piece.piece.layout.has_partial_gradients = false;
-    for (Collective& collective : unit.collectives) collective.is_made_again = !collective.is_backward;
+    for (UnitCollective& collective : unit.collectives) collective.is_made_again = !collective.is_backward;
   }
   for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
     for (const int64_t blocks : {int64_t{3}, all_blocks}) {
@@ -173,7 +173,7 @@ TEST(Estimate, TensorCollectivesHideUnderTheProductsBesideThem) {
     Workload workload = toy_workload(big);
     for (Unit& unit : workload.units) {
       for (UnitPiece& piece : unit.pieces) piece.piece.layout.has_partial_gradients = false;
-      for (Collective& collective : unit.collectives) {
+      for (UnitCollective& collective : unit.collectives) {
         collective.product_flops = product;
         collective.beside_flops = beside;
       }

@@ -29,10 +29,10 @@ inline Workload workload_of(const LaunchGrid& grid) {
       piece.piece.is_trainable = false;
   }
   for (Unit& unit : workload.units) {
-    for (Collective& collective : unit.collectives) collective.is_made_again = !collective.is_backward;
+    for (UnitCollective& collective : unit.collectives) collective.is_made_again = !collective.is_backward;
     if (!grid.is_sequence_parallel) continue;
-    std::vector<Collective> paired;
-    for (const Collective& collective : unit.collectives) {
+    std::vector<UnitCollective> paired;
+    for (const UnitCollective& collective : unit.collectives) {
       paired.push_back(collective);
       paired.back().kind = CollectiveKind::all_gather;
       paired.push_back(collective);

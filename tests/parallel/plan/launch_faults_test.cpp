@@ -12,7 +12,7 @@ namespace {
 using Launches = std::vector<Launch>;
 
 /// Index of the n-th launch of that kind on that wire.
-size_t find(const Launches& launches, LaunchKind kind, Wire wire, int n = 0) {
+size_t find(const Launches& launches, LaunchKind kind, LaunchWire wire, int n = 0) {
   for (size_t i = 0; i < launches.size(); ++i) {
     if (launches[i].kind == kind && launches[i].wire == wire && n-- == 0) return i;
   }
@@ -70,8 +70,8 @@ void expect_says(const std::string& fault, const std::vector<std::string>& words
 TEST(LaunchFaults, AnotherOrderOnOneRankIsFound) {
   const std::string fault =
       fault_of({.tensor = 2, .data = 2, .is_sequence_parallel = true}, {3}, [](Launches& launches) {
-        std::swap(launches[find(launches, LaunchKind::all_gather, Wire::tensor, 2)],
-                  launches[find(launches, LaunchKind::reduce_scatter, Wire::tensor, 2)]);
+        std::swap(launches[find(launches, LaunchKind::all_gather, LaunchWire::tensor, 2)],
+                  launches[find(launches, LaunchKind::reduce_scatter, LaunchWire::tensor, 2)]);
       });
   expect_says(fault, {"tensor group of rank 2, operation 5: rank 2 launches all-gather of",
                       "rank 3 launches reduce-scatter of", "(micro 0, unit 3)"});
@@ -80,8 +80,8 @@ TEST(LaunchFaults, AnotherOrderOnOneRankIsFound) {
 TEST(LaunchFaults, AMissingCollectiveIsFound) {
   const std::string fault = fault_of({.data = 3}, {1}, [](Launches& launches) {
     launches.erase(launches.begin() +
-                   static_cast<std::ptrdiff_t>(find(launches, LaunchKind::all_gather, Wire::data)));
-    const size_t last = find(launches, LaunchKind::all_reduce, Wire::world);
+                   static_cast<std::ptrdiff_t>(find(launches, LaunchKind::all_gather, LaunchWire::data)));
+    const size_t last = find(launches, LaunchKind::all_reduce, LaunchWire::world);
     EXPECT_LT(last, launches.size());
   });
   expect_says(fault, {"data group of rank 0, operation", "rank 0 launches all-gather", "rank 1 launches"});
@@ -89,7 +89,7 @@ TEST(LaunchFaults, AMissingCollectiveIsFound) {
 
 TEST(LaunchFaults, ACollectiveThatNobodyElseLaunchesIsFound) {
   const std::string fault = fault_of({.tensor = 2}, {1}, [](Launches& launches) {
-    launches.push_back({.kind = LaunchKind::all_reduce, .wire = Wire::tensor, .bytes = 4});
+    launches.push_back({.kind = LaunchKind::all_reduce, .wire = LaunchWire::tensor, .bytes = 4});
   });
   expect_says(fault,
               {"rank 0 launches nothing more, rank 1 launches all-reduce of 4 bytes on the tensor group"});
@@ -98,12 +98,13 @@ TEST(LaunchFaults, ACollectiveThatNobodyElseLaunchesIsFound) {
 TEST(LaunchFaults, OtherCountsAreFound) {
   expect_says(fault_of({.data = 2}, {1},
                        [](Launches& launches) {
-                         launches[find(launches, LaunchKind::reduce_scatter, Wire::data, 1)].bytes += 64;
+                         launches[find(launches, LaunchKind::reduce_scatter, LaunchWire::data, 1)].bytes +=
+                             64;
                        }),
               {"data group of rank 0, operation 11: rank 0 launches reduce-scatter of", "(bucket 1)"});
   expect_says(fault_of({.pipeline = 3}, {1},
                        [](Launches& launches) {
-                         launches[find(launches, LaunchKind::send, Wire::activation, 2)].bytes = 1;
+                         launches[find(launches, LaunchKind::send, LaunchWire::activation, 2)].bytes = 1;
                        }),
               {"activation lane from rank 1 to 2, operation 3:", "send of 1 bytes",
                "to position 2 (micro 2, stage 2)", "rank 2 launches receive of"});
@@ -112,8 +113,8 @@ TEST(LaunchFaults, OtherCountsAreFound) {
 TEST(LaunchFaults, ACycleOverSeveralCommunicatorsIsFound) {
   // Every communicator's own order is right; between two of them rank 0 has the other one.
   const std::string fault = fault_of({.tensor = 2, .data = 2}, {0}, [](Launches& launches) {
-    const size_t world = find(launches, LaunchKind::all_reduce, Wire::world);
-    move_launch(launches, world, find(launches, LaunchKind::all_reduce, Wire::tensor));
+    const size_t world = find(launches, LaunchKind::all_reduce, LaunchWire::world);
+    move_launch(launches, world, find(launches, LaunchKind::all_reduce, LaunchWire::tensor));
   });
   expect_says(fault, {"rank 0 waits in all-reduce of 16 bytes on the world for rank 1",
                       "rank 1 waits in all-reduce of", "on the tensor group (micro 0, unit 1) for rank 0"});
@@ -123,9 +124,9 @@ TEST(LaunchFaults, AStartedCollectiveThatSomeRanksHaveBehindABlockingOneIsFound)
   // Ranks 0 and 3 begin the bucket's sum before a tensor group's collective, ranks 1 and 2 behind it: where
   // the kernels leave each other no room they wait for each other in a ring.
   const std::string fault = fault_of({.tensor = 2, .data = 2}, {1, 2}, [](Launches& launches) {
-    const size_t sum = find(launches, LaunchKind::reduce_scatter, Wire::data);
+    const size_t sum = find(launches, LaunchKind::reduce_scatter, LaunchWire::data);
     size_t next = sum + 1;
-    while (launches[next].kind != LaunchKind::all_reduce || launches[next].wire != Wire::tensor) ++next;
+    while (launches[next].kind != LaunchKind::all_reduce || launches[next].wire != LaunchWire::tensor) ++next;
     move_launch(launches, sum, next + 1);
   });
   expect_says(
@@ -137,8 +138,8 @@ TEST(LaunchFaults, AStartedCollectiveThatSomeRanksHaveBehindABlockingOneIsFound)
 TEST(LaunchFaults, SendingOnlyAfterWhatComesBackIsFound) {
   // The first stage keeps the activation until its gradient has come: nobody goes on.
   const auto late = [](Launches& launches) {
-    move_launch(launches, find(launches, LaunchKind::send, Wire::activation),
-                find(launches, LaunchKind::wait, Wire::gradient) + 1);
+    move_launch(launches, find(launches, LaunchKind::send, LaunchWire::activation),
+                find(launches, LaunchKind::wait, LaunchWire::gradient) + 1);
   };
   expect_says(
       fault_of({.pipeline = 2, .micros = 1}, {0}, late),
@@ -155,7 +156,7 @@ TEST(LaunchFaults, InOrderMessagesOnOneLaneBothWaysWouldDeadlock) {
   // send never end, though each of them has its match.
   const Mesh mesh{.pipeline = 2};
   const auto message = [](LaunchKind kind, int peer) {
-    return Launch{.kind = kind, .wire = Wire::activation, .is_started = true, .peer = peer, .bytes = 8};
+    return Launch{.kind = kind, .wire = LaunchWire::activation, .is_started = true, .peer = peer, .bytes = 8};
   };
   const auto both = [&](int peer) {
     return Launches{
@@ -173,7 +174,7 @@ TEST(LaunchFaults, InOrderMessagesOnOneLaneBothWaysWouldDeadlock) {
 TEST(LaunchFaults, ARankThatNeverArrivesIsFound) {
   // A stage that takes itself to have nothing to train on one of its data ranks.
   const LaunchGrid grid{.pipeline = 2, .data = 2, .zero = 2, .micros = 2};
-  const auto drop_all = [](LaunchKind kind, Wire wire) {
+  const auto drop_all = [](LaunchKind kind, LaunchWire wire) {
     return [=](Launches& launches) {
       for (Launch& launch : launches) {
         if (launch.kind != kind || launch.wire != wire) continue;
@@ -182,15 +183,15 @@ TEST(LaunchFaults, ARankThatNeverArrivesIsFound) {
       drop_waits(launches);
     };
   };
-  expect_says(fault_of(grid, {3}, drop_all(LaunchKind::reduce_scatter, Wire::data)),
+  expect_says(fault_of(grid, {3}, drop_all(LaunchKind::reduce_scatter, LaunchWire::data)),
               {"data group of rank 2, operation", "rank 2 launches reduce-scatter of", "rank 3 launches"});
   // And one that leaves before the end of the step.
-  expect_says(fault_of(grid, {1}, drop_all(LaunchKind::all_reduce, Wire::world)),
+  expect_says(fault_of(grid, {1}, drop_all(LaunchKind::all_reduce, LaunchWire::world)),
               {"world, operation 1: rank 0 launches all-reduce of 16 bytes", "rank 1 launches nothing more"});
 }
 
 TEST(LaunchFaults, ACollectiveOnRankZeroOnlyIsFound) {
-  for (const Wire wire : {Wire::tensor, Wire::data, Wire::world}) {
+  for (const LaunchWire wire : {LaunchWire::tensor, LaunchWire::data, LaunchWire::world}) {
     const std::string fault = fault_of({.tensor = 2, .data = 2}, {0}, [&](Launches& launches) {
       launches.push_back({.kind = LaunchKind::all_reduce, .wire = wire, .bytes = 8});
     });
@@ -205,11 +206,11 @@ const LaunchGrid interleaved_grid{
 TEST(LaunchFaults, AnotherOrderOfARanksStagesIsFound) {
   // The same micro-batch's activation for another of the receiver's two stages: as long, and of one lane.
   const std::string fault = fault_of(interleaved_grid, {0}, [](Launches& launches) {
-    const size_t first = find(launches, LaunchKind::send, Wire::activation);
+    const size_t first = find(launches, LaunchKind::send, LaunchWire::activation);
     for (size_t other = first + 1; other < launches.size(); ++other) {
       if (launches[other].kind != LaunchKind::send || launches[other].micro != launches[first].micro)
         continue;
-      if (launches[other].wire != Wire::activation) continue;
+      if (launches[other].wire != LaunchWire::activation) continue;
       return std::swap(launches[first].stage, launches[other].stage);
     }
     ADD_FAILURE() << "only one stage is sent to";
@@ -220,7 +221,7 @@ TEST(LaunchFaults, AnotherOrderOfARanksStagesIsFound) {
 
 TEST(LaunchFaults, AMessageOfAStageThatIsNotSentIsFound) {
   const std::string fault = fault_of(interleaved_grid, {1}, [](Launches& launches) {
-    const size_t gone = find(launches, LaunchKind::send, Wire::activation, 2);
+    const size_t gone = find(launches, LaunchKind::send, LaunchWire::activation, 2);
     launches[gone] = {.kind = LaunchKind::wait, .awaited = -1};
     drop_waits(launches);
   });
@@ -232,10 +233,10 @@ TEST(LaunchFaults, AForwardTooManyBeforeTheGradientsAreSentIsFound) {
   // Under zero bubble with two positions the first one sends micro-batch 2 when it has the gradient of 0.
   // Where the last one takes three forwards before it sends a gradient, both wait.
   const auto hurry = [](Launches& launches) {
-    size_t send = find(launches, LaunchKind::send, Wire::gradient);
+    size_t send = find(launches, LaunchKind::send, LaunchWire::gradient);
     for (int n = 0; n < 4; ++n) {  // receives of micro-batches 1 and 2, and their waits
       size_t next = send + 1;
-      while (launches[next].wire != Wire::activation) ++next;
+      while (launches[next].wire != LaunchWire::activation) ++next;
       move_launch(launches, next, send++);
     }
   };
@@ -250,8 +251,8 @@ TEST(LaunchFaults, AWaitForWhatTheRankItselfLaunchesLaterIsFound) {
   const LaunchGrid grid{.pipeline = 2, .schedule = ScheduleName::zero_bubble, .micros = 1};
   expect_says(fault_of(grid, {1},
                        [](Launches& launches) {
-                         move_launch(launches, find(launches, LaunchKind::send, Wire::gradient),
-                                     find(launches, LaunchKind::all_reduce, Wire::world));
+                         move_launch(launches, find(launches, LaunchKind::send, LaunchWire::gradient),
+                                     find(launches, LaunchKind::all_reduce, LaunchWire::world));
                        }),
               {"rank 1 waits for its own send of",
                "on the gradient lane to position 0 (micro 0, stage 1), "
@@ -262,8 +263,8 @@ TEST(LaunchFaults, ParametersGatheredInAnotherOrderAreFound) {
   // ZeRO-3: one rank prefetches a unit later than the others; in between lies the sum of another unit.
   const LaunchGrid grid{.data = 2, .zero = 3, .micros = 1};
   const auto swap_gathers = [](Launches& launches) {
-    const size_t first = find(launches, LaunchKind::all_gather, Wire::data, 1),
-                 second = find(launches, LaunchKind::all_gather, Wire::data, 2);
+    const size_t first = find(launches, LaunchKind::all_gather, LaunchWire::data, 1),
+                 second = find(launches, LaunchKind::all_gather, LaunchWire::data, 2);
     std::swap(launches[first].bucket, launches[second].bucket);
     std::swap(launches[first].bytes, launches[second].bytes);
   };
@@ -274,8 +275,8 @@ TEST(LaunchFaults, ParametersGatheredInAnotherOrderAreFound) {
   expect_says(
       fault_of(grid, {0},
                [](Launches& launches) {
-                 launches[find(launches, LaunchKind::all_gather, Wire::data, 3)] = {.kind = LaunchKind::wait,
-                                                                                    .awaited = -1};
+                 launches[find(launches, LaunchKind::all_gather, LaunchWire::data, 3)] = {
+                     .kind = LaunchKind::wait, .awaited = -1};
                  drop_waits(launches);
                }),
       {"data group of rank 0, operation 4: rank 0 launches all-gather of", "rank 1 launches all-gather"});
@@ -286,9 +287,9 @@ TEST(LaunchFaults, AUnitsGatherBehindATensorGroupsCollectiveOnSomeRanksIsFound) 
   // have behind it: a ring over both groups.
   const LaunchGrid grid{.tensor = 2, .data = 2, .zero = 3, .micros = 1};
   const std::string fault = fault_of(grid, {1, 2}, [](Launches& launches) {
-    const size_t gather = find(launches, LaunchKind::all_gather, Wire::data, 4);
+    const size_t gather = find(launches, LaunchKind::all_gather, LaunchWire::data, 4);
     size_t next = gather + 1;
-    while (launches[next].kind != LaunchKind::all_reduce || launches[next].wire != Wire::tensor) ++next;
+    while (launches[next].kind != LaunchKind::all_reduce || launches[next].wire != LaunchWire::tensor) ++next;
     move_launch(launches, gather, next + 1);
   });
   expect_says(fault, {"rank 0 waits in all-gather of", "on the data group", "for rank 2; rank 2 waits in",
