@@ -171,7 +171,7 @@ TEST(Watchdog, AloneItWatchesItself) {
 
 TEST(Watchdog, TellsWhoIsSlow) {
   Seen seen;
-  std::vector<SlowRank> slow;
+  std::vector<SlowRank> slow;  // seen.mutex
   run_thread_ranks(3, [&](Communicator& world) {
     OpRing ring;
     Watchdog watchdog(world, {}, ring, {.timeout_s = 60, .events = seen.events(world.rank())});
@@ -181,8 +181,11 @@ TEST(Watchdog, TellsWhoIsSlow) {
       watchdog.note_step(world.rank() == 2 ? 0.03 : 0.01);
       std::this_thread::sleep_for(milliseconds(10));
       const std::vector<SlowRank> news = watchdog.new_slow_ranks();
-      slow.insert(slow.end(), news.begin(), news.end());
-      is_over = world.rank() == 0 && !slow.empty() ? 1 : 0;
+      {
+        const std::lock_guard lock(seen.mutex);
+        slow.insert(slow.end(), news.begin(), news.end());
+        is_over = world.rank() == 0 && !slow.empty() ? 1 : 0;
+      }
       world.all_reduce(Tensor(&is_over, {1}, DType::i64), Reduce::max, SumOrder::ranks);
     }
   });
