@@ -28,7 +28,7 @@ std::string text_of(const Launch& launch) {
       return fmt::format("reduce_scatter {}", launch.bytes);
     default:
       return fmt::format("{} {} {} lane {}", name_of(launch.kind), launch.bytes, launch.peer,
-                         static_cast<int>(launch.wire) - static_cast<int>(Wire::activation));
+                         static_cast<int>(launch.wire) - static_cast<int>(LaunchWire::activation));
   }
 }
 
@@ -50,7 +50,7 @@ std::vector<Launch> of_first_step(std::vector<Launch> launches) {
   return launches;
 }
 
-std::vector<std::string> planned(const std::vector<Launch>& launches, std::initializer_list<Wire> wires) {
+std::vector<std::string> planned(const std::vector<Launch>& launches, std::initializer_list<LaunchWire> wires) {
   std::vector<std::string> texts;
   for (const Launch& launch : launches) {
     if (launch.kind != LaunchKind::wait && std::ranges::find(wires, launch.wire) != wires.end())
@@ -94,13 +94,13 @@ TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
         if (plan.zero == 1 || plan.zero == 2) launches = of_first_step(launches);
         cut_statistics(plan, rows, launches);
         EXPECT_EQ(launches.empty(), world_size == 1);
-        EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {Wire::tensor})) << to_string(grid);
-        EXPECT_EQ(called(*trainer.comms().data), planned(launches, {Wire::data})) << to_string(grid);
+        EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {LaunchWire::tensor})) << to_string(grid);
+        EXPECT_EQ(called(*trainer.comms().data), planned(launches, {LaunchWire::data})) << to_string(grid);
         EXPECT_EQ(called(*trainer.comms().pipeline),
-                  planned(launches, {Wire::activation, Wire::gradient, Wire::tied}))
+                  planned(launches, {LaunchWire::activation, LaunchWire::gradient, LaunchWire::tied}))
             << to_string(grid);
         if (world_size > 1) {
-          EXPECT_EQ(called(world).back(), planned(launches, {Wire::world}).back()) << to_string(grid);
+          EXPECT_EQ(called(world).back(), planned(launches, {LaunchWire::world}).back()) << to_string(grid);
         }
       });
     }
@@ -117,7 +117,7 @@ std::string last_inside_unit(const std::vector<Launch>& launches, int micro, int
     const bool is_wait = launches[static_cast<size_t>(i)].kind == LaunchKind::wait;
     const int index = is_wait ? launches[static_cast<size_t>(i)].awaited : i;
     const Launch& launch = launches[static_cast<size_t>(index)];
-    if (launch.wire != Wire::tensor || launch.micro != micro || launch.unit != unit) continue;
+    if (launch.wire != LaunchWire::tensor || launch.micro != micro || launch.unit != unit) continue;
     if (!is_wait && waits == seen.size()) {
       text.clear();
       seen.clear();

@@ -39,7 +39,8 @@ Counted between(const Traffic& before, const Traffic& after) {
 }
 
 /// Calls by kind on these wires; receives are none of their own.
-std::map<CommKind, int64_t> calls_of(const std::vector<Launch>& launches, std::initializer_list<Wire> wires) {
+std::map<CommKind, int64_t> calls_of(const std::vector<Launch>& launches,
+                                     std::initializer_list<LaunchWire> wires) {
   std::map<CommKind, int64_t> calls;
   for (const Launch& launch : launches) {
     if (std::ranges::find(wires, launch.wire) == wires.end()) continue;
@@ -52,7 +53,7 @@ std::map<CommKind, int64_t> calls_of(const std::vector<Launch>& launches, std::i
 }
 
 Counted planned(const AxisTraffic& traffic, const std::vector<Launch>& launches,
-                std::initializer_list<Wire> wires) {
+                std::initializer_list<LaunchWire> wires) {
   return {traffic.bytes, traffic.messages, calls_of(launches, wires)};
 }
 
@@ -101,20 +102,21 @@ void expect_planned_traffic(const CurveCase& golden, const Grid& grid, Communica
   std::vector<int64_t> supervised;
   for (int micro = 0; micro < plan.micros; ++micro)
     supervised.push_back(batches.micro_batch(2, trainer.coordinate().data, micro).supervised);
-  Counted on_tensor = planned(traffic.tensor, launches, {Wire::tensor});
+  Counted on_tensor = planned(traffic.tensor, launches, {LaunchWire::tensor});
   on_tensor.add(statistics_of(plan, world.rank(), supervised));
   EXPECT_EQ(between(tensor, comms.tensor->traffic()), on_tensor) << "tensor, " << what;
-  EXPECT_EQ(between(data, comms.data->traffic()), planned(traffic.data, launches, {Wire::data}))
+  EXPECT_EQ(between(data, comms.data->traffic()), planned(traffic.data, launches, {LaunchWire::data}))
       << "data, " << what;
-  EXPECT_EQ(between(pipeline, comms.pipeline->traffic()),
-            planned(traffic.pipeline, launches, {Wire::activation, Wire::gradient, Wire::tied}))
+  EXPECT_EQ(
+      between(pipeline, comms.pipeline->traffic()),
+      planned(traffic.pipeline, launches, {LaunchWire::activation, LaunchWire::gradient, LaunchWire::tied}))
       << "pipeline, " << what;
   // All ranks meet for the number of supervised tokens, which stays on the host, and for losses and norm.
-  Counted on_world{.calls = calls_of(launches, {Wire::world})};
+  Counted on_world{.calls = calls_of(launches, {LaunchWire::world})};
   ++on_world.calls[CommKind::all_reduce];
   on_world.add(sent_in_all_reduce(2, size_bytes(DType::i64), world.rank(), world.size()));
   for (const Launch& launch : launches) {
-    if (launch.wire != Wire::world) continue;
+    if (launch.wire != LaunchWire::world) continue;
     on_world.add(sent_in_all_reduce(launch.bytes / size_bytes(DType::f64), size_bytes(DType::f64),
                                     world.rank(), world.size()));
   }
