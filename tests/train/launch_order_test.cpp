@@ -50,7 +50,8 @@ std::vector<Launch> of_first_step(std::vector<Launch> launches) {
   return launches;
 }
 
-std::vector<std::string> planned(const std::vector<Launch>& launches, std::initializer_list<LaunchWire> wires) {
+std::vector<std::string> planned(const std::vector<Launch>& launches,
+                                 std::initializer_list<LaunchWire> wires) {
   std::vector<std::string> texts;
   for (const Launch& launch : launches) {
     if (launch.kind != LaunchKind::wait && std::ranges::find(wires, launch.wire) != wires.end())
@@ -94,7 +95,8 @@ TEST(LaunchOrder, OfATrainersStepIsThatOfThePlan) {
         if (plan.zero == 1 || plan.zero == 2) launches = of_first_step(launches);
         cut_statistics(plan, rows, launches);
         EXPECT_EQ(launches.empty(), world_size == 1);
-        EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {LaunchWire::tensor})) << to_string(grid);
+        EXPECT_EQ(called(*trainer.comms().tensor), planned(launches, {LaunchWire::tensor}))
+            << to_string(grid);
         EXPECT_EQ(called(*trainer.comms().data), planned(launches, {LaunchWire::data})) << to_string(grid);
         EXPECT_EQ(called(*trainer.comms().pipeline),
                   planned(launches, {LaunchWire::activation, LaunchWire::gradient, LaunchWire::tied}))
