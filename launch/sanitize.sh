@@ -23,9 +23,8 @@ if [ ! -f "$build/build.ninja" ]; then
     --buildtype=plain -Dcpp_args='-O0 -g1 -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS'
 fi
 
-if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# shellcheck source=../tests/harness/mpi_env.sh
+. tests/harness/mpi_env.sh
 # libgomp is not instrumented: what its barriers order looks like a race. One thread, whatever an op asks for.
 export OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1
 # Open MPI and HDF5 keep memory until the process ends, and leave it: leaks are counted where neither is in.

@@ -22,8 +22,8 @@ namespace fs = std::filesystem;
 
 constexpr size_t most_flying = 4;
 constexpr double copy_patience_s = 1;
-constexpr std::string_view making_replica_prefix =
-    ".replica-";  // no save's leftovers, which the saver sweeps away
+// Not that of a save's leftovers, which the saver sweeps away.
+constexpr std::string_view making_replica_prefix = ".replica-";
 
 Tensor bytes_of(std::vector<char>& bytes) {
   return Tensor(bytes.data(), Shape{std::ssize(bytes)}, DType::u8);

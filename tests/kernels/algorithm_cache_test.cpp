@@ -2,11 +2,11 @@
 #include "kernels/cuda/algorithm_cache.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "kernels/base/error.h"
+#include "tests/support/fixtures.h"
 
 namespace ptrain::cuda {
 namespace {
@@ -33,21 +33,16 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   return text.replace(at, from.size(), to);
 }
 
-/// A folder that goes away with the test.
+/// A folder that goes away with the test, and how much is in it.
 class Folder {
  public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "ptrain_algorithms_XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  std::filesystem::path operator/(const std::string& name) const { return directory_.path() / name; }
   size_t files() const {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path_), {}));
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(directory_.path()), {}));
   }
 
  private:
-  std::filesystem::path path_;
+  const TemporaryDirectory directory_;
 };
 
 TEST(AlgorithmCache, FindsWhatWasPut) {

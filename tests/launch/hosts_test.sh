@@ -14,10 +14,9 @@ mkdir "$work/mnt"
 bash "$source/tests/harness/two_hosts.sh" "$work" "$work" "$work/mnt" true
 if [ $? -eq 77 ]; then exit 77; fi
 
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_btl_vader_single_copy_mechanism=none
-for name in $(compgen -e | grep -E '^(SLURM_|OMPI_COMM_|PMIX_|PMI_)'); do unset "$name"; done
+# shellcheck source=../harness/mpi_env.sh
+. "$source/tests/harness/mpi_env.sh"
+export OMP_NUM_THREADS=1
 data=$source/tests/fixtures/golden/llama-gqa-tied
 cat >"$work/c.yaml" <<YAML
 output: $work/mnt/out

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "kernels/base/error.h"
@@ -22,12 +21,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr LockPatience quick{.beat = milliseconds(30), .beats = 5, .ending = milliseconds(100)};
-
-std::string text_of(const std::filesystem::path& path) {
-  std::stringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 /// What a second run is told; empty where it gets the output.
 std::string refusal(const std::filesystem::path& output) {
@@ -49,7 +42,7 @@ TEST(RunLock, IsHeldByOneAndFreeAgainWhenThatOneIsGone) {
       EXPECT_NE(text.find(part), std::string::npos) << text;
     EXPECT_EQ(text.find('\n'), std::string::npos) << "its owner, not its beat";
   }
-  EXPECT_EQ(text_of(output.path() / ".lock"), "") << "signed off";
+  EXPECT_EQ(bytes_of(output.path() / ".lock"), "") << "signed off";
   EXPECT_EQ(refusal(output.path()), "");
 }
 
@@ -71,7 +64,7 @@ TEST(RunLock, OfAKilledProcessIsTakenAtOnce) {
   EXPECT_NE(refusal(output.path()).find(fmt::format("pid {}, job 9", child)), std::string::npos);
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
-  EXPECT_NE(text_of(output.path() / ".lock"), "") << "it could not sign off";
+  EXPECT_NE(bytes_of(output.path() / ".lock"), "") << "it could not sign off";
   // With its usual patience: on one host the kernel's word is enough.
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_NO_THROW(RunLock(output.path(), ""));
@@ -117,7 +110,7 @@ TEST(RunLock, OfAnotherHostThatShowsLifeIsLeftAlone) {
   const std::string text = refusal(output.path());
   owner.join();
   EXPECT_NE(text.find("still going (host elsewhere, pid 17, job 4)"), std::string::npos) << text;
-  EXPECT_EQ(text_of(path), "host elsewhere, pid 17, job 4\n000000000004\n") << "nothing of it is touched";
+  EXPECT_EQ(bytes_of(path), "host elsewhere, pid 17, job 4\n000000000004\n") << "nothing of it is touched";
 }
 
 TEST(RunLock, ShowsLifeAndMoves) {
@@ -125,11 +118,11 @@ TEST(RunLock, ShowsLifeAndMoves) {
   const auto path = output.path() / ".lock";
   RunLock mine;
   mine = RunLock(output.path(), "", quick);
-  const std::string first = text_of(path);
+  const std::string first = bytes_of(path);
   std::string later = first;
   for (int i = 0; i < 1000 && later == first; ++i) {
     std::this_thread::sleep_for(quick.beat);
-    later = text_of(path);
+    later = bytes_of(path);
   }
   EXPECT_NE(later, first);
   EXPECT_EQ(later.size(), first.size());
