@@ -174,6 +174,25 @@ TEST(Copy, WidensEveryBitPatternAndBackAgain) {
   }
 }
 
+/// Beyond the caches' size another way of storing, by whole lines: what lies before, behind and between
+/// threads.
+TEST(Copy, MovesWhatNoCacheHoldsFromAndToAnyAddress) {
+  const int64_t bytes = (int64_t{32} << 20) + 4099;
+  std::vector<uint8_t> x(static_cast<size_t>(bytes) + 64), y(x.size() + 128);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(1 + i % 251);
+  for (int threads : {1, 3}) {
+    Context context = cpu_context(threads);
+    for (const auto& [from, to] : {std::pair{0, 64}, {0, 1}, {7, 63}, {13, 13}}) {
+      std::ranges::fill(y, uint8_t{0});
+      copy(context, Tensor(x.data() + from, Shape{bytes}, DType::u8),
+           Tensor(y.data() + to, Shape{bytes}, DType::u8));
+      const auto begin = y.begin() + to, end = begin + bytes;
+      ASSERT_TRUE(std::equal(begin, end, x.begin() + from)) << threads << " " << from << " " << to;
+      EXPECT_EQ(std::count(y.begin(), begin, 0) + std::count(end, y.end(), 0), std::ssize(y) - bytes);
+    }
+  }
+}
+
 TEST(Copy, MovesColumnViewsOfAnyDtype) {
   Guarded<float> x(7, 33, 4), y(7, 33, 2);
   Guarded<double> z(7, 33, 1);
