@@ -134,7 +134,7 @@ void HfDir::read_index(const fs::path& path) {
   check_link(path_, path);
   const Json index = read_json(path, max_small_bytes);
   check(index.is_object(), ExitCode::input, "{}: is {}, expected an object", where, kind_of(index));
-  const Json map = required<Json>(index, "weight_map", where);
+  const Json& map = member(index, "weight_map", where);
   check(map.is_object() && !map.empty(), ExitCode::input,
         "{}: \"weight_map\" is {}, expected an object that says for each tensor in which file it is", where,
         map.is_object() ? "empty" : kind_of(map));

@@ -1,5 +1,6 @@
 #include "src/io/json.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <vector>
 
@@ -26,6 +27,24 @@ std::string position(std::string_view text, size_t offset, int first_line) {
   return fmt::format("{}:{}", line, offset - start + 1);
 }
 
+/// The names of an object's members so far. Most objects have few, which are found sooner one by one.
+class Names {
+ public:
+  /// False where it is there.
+  bool add(const std::string& name) {
+    if (!many_.empty()) return many_.insert(name).second;
+    if (std::ranges::find(few_, name) != few_.end()) return false;
+    few_.push_back(name);
+    if (few_.size() > most_few) many_.insert(few_.begin(), few_.end());
+    return true;
+  }
+
+ private:
+  static constexpr size_t most_few = 12;
+  std::vector<std::string> few_;
+  std::unordered_set<std::string> many_;
+};
+
 /// Builds the value by nlohmann's own DOM builder and refuses what that one accepts: duplicates and deep
 /// nesting.
 class StrictSax : public nlohmann::json_sax<Json> {
@@ -46,8 +65,8 @@ class StrictSax : public nlohmann::json_sax<Json> {
     return dom_.start_object(n);
   }
   bool key(string_t& name) override {
-    check(names_.back().insert(name).second, ExitCode::input,
-          "{}: the name \"{}\" appears twice in one object", where_, name);
+    check(names_.back().add(name), ExitCode::input, "{}: the name \"{}\" appears twice in one object", where_,
+          name);
     return dom_.key(name);
   }
   bool end_object() override {
@@ -81,7 +100,7 @@ class StrictSax : public nlohmann::json_sax<Json> {
   std::string_view where_;
   int first_line_;
   size_t depth_ = 0;
-  std::vector<std::unordered_set<std::string>> names_;
+  std::vector<Names> names_;
 };
 
 }  // namespace
@@ -95,6 +114,12 @@ Json parse_json(std::string_view text, std::string_view where, int first_line) {
 
 Json read_json(const std::filesystem::path& path, int64_t max_bytes) {
   return parse_json(read_text(path, max_bytes), path.string());
+}
+
+const Json& member(const Json& object, std::string_view key, std::string_view where) {
+  const auto it = object.find(std::string(key));
+  check(it != object.end(), ExitCode::input, "{}: \"{}\" is missing", where, key);
+  return *it;
 }
 
 std::string_view kind_of(const Json& value) {

@@ -20,6 +20,8 @@ Json parse_json(std::string_view text, std::string_view where, int first_line = 
 /// Reads and parses a whole file of at most `max_bytes`. Errors: ExitCode::input, with the path.
 Json read_json(const std::filesystem::path& path, int64_t max_bytes = int64_t{256} << 20);
 
+/// object[key]. Errors: ExitCode::input naming `where` and the key.
+const Json& member(const Json& object, std::string_view key, std::string_view where);
 /// object[key] as T. Errors: ExitCode::input naming `where`, the key, what was found and what was expected.
 template <class T>
 T required(const Json& object, std::string_view key, std::string_view where);
@@ -53,9 +55,7 @@ T json_cast(const Json& value, std::string_view key, std::string_view where) {
 
 template <class T>
 T required(const Json& object, std::string_view key, std::string_view where) {
-  const auto it = object.find(std::string(key));
-  check(it != object.end(), ExitCode::input, "{}: \"{}\" is missing", where, key);
-  return json_cast<T>(*it, key, where);
+  return json_cast<T>(member(object, key, where), key, where);
 }
 
 template <class T>

@@ -84,7 +84,7 @@ Range range_from(const Json& pair, std::string_view key, const std::string& wher
 StoredSlice slice_from(const Json& json, const StoredTensor& tensor, const std::string& where) {
   StoredSlice stored;
   stored.file = required<std::string>(json, "file", where);
-  stored.offset = count_of(required<Json>(json, "offset", where), "offset", where);
+  stored.offset = count_of(member(json, "offset", where), "offset", where);
   stored.packing = required<bool>(json, "packed", where) ? Packing::packed : Packing::in_tensor;
   const Json& box = array_of(json, "box", where);
   check(static_cast<int>(box.size()) == tensor.shape.dims(), ExitCode::input,
@@ -193,8 +193,8 @@ ManifestPart part_from(const Json& json, const std::string& where) {
   const auto it = json.find("part");
   if (it == json.end()) return {};
   check(it->is_object(), ExitCode::input, "{}: \"part\" is {}, expected an object", where, kind_of(*it));
-  const int64_t index = count_of(required<Json>(*it, "index", where), "index", where);
-  const int64_t of = count_of(required<Json>(*it, "of", where), "of", where);
+  const int64_t index = count_of(member(*it, "index", where), "index", where);
+  const int64_t of = count_of(member(*it, "of", where), "of", where);
   check(index < of && of <= max_parts, ExitCode::input, "{}: it is part {} of {} parts", where, index, of);
   return {static_cast<int>(index), static_cast<int>(of), required<std::string>(*it, "save", where),
           required<std::string>(*it, "host", where)};
@@ -324,17 +324,17 @@ Manifest parse_manifest(std::string_view text, std::string_view where_text) {
   check(format == format_name, ExitCode::input, "{}: its format is {}, expected \"{}\"", where,
         Json(format).dump(), format_name);
   Manifest manifest;
-  manifest.step = count_of(required<Json>(json, "step", where), "step", where);
+  manifest.step = count_of(member(json, "step", where), "step", where);
   manifest.part = part_from(json, where);
-  manifest.run = required<Json>(json, "run", where);
-  for (const Json& member : array_of(json, "files", where)) {
+  manifest.run = member(json, "run", where);
+  for (const Json& entry : array_of(json, "files", where)) {
     ManifestFile file;
-    file.name = required<std::string>(member, "name", where);
-    file.bytes = count_of(required<Json>(member, "bytes", where), "bytes", where);
-    file.rest_crc = from_hex(required<std::string>(member, "rest_crc32c", where), where);
+    file.name = required<std::string>(entry, "name", where);
+    file.bytes = count_of(member(entry, "bytes", where), "bytes", where);
+    file.rest_crc = from_hex(required<std::string>(entry, "rest_crc32c", where), where);
     manifest.files.push_back(std::move(file));
   }
-  manifest.tensors = tensors_from_json(required<Json>(json, "tensors", where), where);
+  manifest.tensors = tensors_from_json(member(json, "tensors", where), where);
   check_places(manifest, where);
   return manifest;
 }

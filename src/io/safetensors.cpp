@@ -63,12 +63,12 @@ SafetensorsEntry parse_entry(const std::string& name, const Json& value, int64_t
   const std::optional<DType> dtype = safetensors_dtype(dtype_name);
   check(dtype.has_value(), ExitCode::input, "{} has the dtype \"{}\", which is not supported", where,
         dtype_name);
-  const Json extents = required<Json>(value, "shape", where);
+  const Json& extents = member(value, "shape", where);
   check(extents.is_array(), ExitCode::input, "{}: \"shape\" is {}, expected an array", where,
         kind_of(extents));
   check(extents.size() <= Shape::max_dims, ExitCode::input, "{} has {} dimensions, at most {} are supported",
         where, extents.size(), int{Shape::max_dims});
-  const Json offsets = required<Json>(value, "data_offsets", where);
+  const Json& offsets = member(value, "data_offsets", where);
   check(offsets.is_array() && offsets.size() == 2, ExitCode::input,
         "{}: \"data_offsets\" is not an array of two numbers", where);
   check(value.size() == 3, ExitCode::input, "{} has {} members, expected dtype, shape and data_offsets",

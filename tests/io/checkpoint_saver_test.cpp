@@ -12,6 +12,7 @@
 #include "src/io/file.h"
 #include "src/io/json.h"
 #include "tests/io/checkpoint_state.h"
+#include "tests/support/files.h"
 
 namespace ptrain {
 namespace {
@@ -41,12 +42,6 @@ std::string all_of(const fs::path& path) {
 /// What a manifest says but for HDF5's own bytes, which hold the time.
 Json tensors_of(const fs::path& checkpoint) {
   return to_json(open_manifest(checkpoint).tensors);
-}
-
-std::set<std::string> names_in(const fs::path& directory) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(directory)) names.insert(entry.path().filename().string());
-  return names;
 }
 
 TEST(CheckpointSaver, BehindTheCallersBackItWritesWhatItWritesAtOnce) {

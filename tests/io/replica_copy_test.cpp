@@ -5,6 +5,7 @@
 #include "src/io/extents.h"
 #include "src/io/file.h"
 #include "tests/io/nodes.h"
+#include "tests/support/files.h"
 
 namespace ptrain {
 namespace {
@@ -32,12 +33,6 @@ void copy_step(const Nodes& nodes, int64_t step, int64_t bytes, int64_t keep = 2
     copy.finish();
     EXPECT_TRUE(copy.is_idle());
   });
-}
-
-std::set<std::string> names_in(const fs::path& root) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(root)) names.insert(entry.path().filename().string());
-  return names;
 }
 
 TEST(ReplicaCopy, TheNextDiskHoldsTheSameBytesAndALostDiskIsSurvived) {

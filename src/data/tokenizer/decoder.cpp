@@ -120,7 +120,7 @@ TokenDecoder::Step TokenDecoder::step_of(const Json& settings, const std::string
     };
   }
   if (type == "Replace") {
-    const TextPattern pattern(required<Json>(settings, "pattern", where), where + ".pattern");
+    const TextPattern pattern(member(settings, "pattern", where), where + ".pattern");
     const auto content = required<std::string>(settings, "content", where);
     return [=](Tokens& tokens, RegexScratch& scratch) {
       for (std::string& token : tokens) {
@@ -176,7 +176,7 @@ void TokenDecoder::read(const Json& settings, const std::string& where) {
     steps_.push_back(step_of(settings, type, where));
     return;
   }
-  const Json members = required<Json>(settings, "decoders", where);
+  const Json& members = member(settings, "decoders", where);
   check(members.is_array(), ExitCode::input, "{}: \"decoders\" is {}, expected an array", where,
         kind_of(members));
   for (size_t i = 0; i < members.size(); ++i) read(members[i], fmt::format("{}.decoders[{}]", where, i));

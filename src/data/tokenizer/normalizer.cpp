@@ -44,7 +44,7 @@ Transform prepend(std::string prefix) {
 }
 
 Transform replace(const Json& settings, const std::string& where) {
-  const TextPattern pattern(required<Json>(settings, "pattern", where), where + ".pattern");
+  const TextPattern pattern(member(settings, "pattern", where), where + ".pattern");
   const auto content = required<std::string>(settings, "content", where);
   return [pattern, content](std::string_view text, std::string& out, RegexScratch& scratch) {
     out.clear();
@@ -155,7 +155,7 @@ void Normalizer::read(const Json& settings, const std::string& where) {
     steps_.push_back({transform_of(settings, where)});
     return;
   }
-  const Json members = required<Json>(settings, "normalizers", where);
+  const Json& members = member(settings, "normalizers", where);
   check(members.is_array(), ExitCode::input, "{}: \"normalizers\" is {}, expected an array", where,
         kind_of(members));
   for (size_t i = 0; i < members.size(); ++i) read(members[i], fmt::format("{}.normalizers[{}]", where, i));

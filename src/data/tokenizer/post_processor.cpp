@@ -18,7 +18,7 @@ int32_t read_id(const Json& value, const std::string& where, int32_t num_ids) {
 
 /// "single": a list of {"Sequence": {"id": "A"}} and {"SpecialToken": {"id": name}}.
 PostProcessor read_template(const Json& settings, const std::string& where, int32_t num_ids) {
-  const Json single = required<Json>(settings, "single", where);
+  const Json& single = member(settings, "single", where);
   const Json special_tokens = optional_or<Json>(settings, "special_tokens", Json::object(), where);
   check(single.is_array(), ExitCode::input, "{}: \"single\" is {}, expected an array", where,
         kind_of(single));
@@ -42,7 +42,7 @@ PostProcessor read_template(const Json& settings, const std::string& where, int3
     }
     check(special_tokens.is_object() && special_tokens.contains(name), ExitCode::input,
           "{}: \"{}\" is not in \"special_tokens\"", place, name);
-    const Json ids = required<Json>(special_tokens[name], "ids", where + ".special_tokens." + name);
+    const Json& ids = member(special_tokens[name], "ids", where + ".special_tokens." + name);
     check(ids.is_array(), ExitCode::input, "{}.special_tokens.{}: \"ids\" is {}, expected an array", where,
           name, kind_of(ids));
     for (const Json& id : ids)
@@ -54,7 +54,7 @@ PostProcessor read_template(const Json& settings, const std::string& where, int3
 
 /// ["[CLS]", 101]
 int32_t read_named_id(const Json& settings, std::string_view key, const std::string& where, int32_t num_ids) {
-  const Json pair = required<Json>(settings, key, where);
+  const Json& pair = member(settings, key, where);
   check(pair.is_array() && pair.size() == 2, ExitCode::input, "{}: \"{}\" is {}, expected [token, id]", where,
         key, kind_of(pair));
   return read_id(pair[1], where, num_ids);
@@ -77,7 +77,7 @@ PostProcessor read_post_processor(const Json& settings, const std::string& where
         "BertProcessing, "
         "RobertaProcessing, Sequence)",
         where, type);
-  const Json members = required<Json>(settings, "processors", where);
+  const Json& members = member(settings, "processors", where);
   check(members.is_array(), ExitCode::input, "{}: \"processors\" is {}, expected an array", where,
         kind_of(members));
   PostProcessor all;  // later members wrap what the earlier made

@@ -183,7 +183,7 @@ Step step_of(const Json& settings, const std::string& type, const std::string& w
   if (type == "Metaspace") return metaspace(settings, where);
   Step step;
   if (type == "Split") {
-    step.cut = by_pattern(TextPattern(required<Json>(settings, "pattern", where), where + ".pattern"),
+    step.cut = by_pattern(TextPattern(member(settings, "pattern", where), where + ".pattern"),
                           optional_or<bool>(settings, "invert", false, where));
     step.behavior = read_behavior(settings, where);
   } else if (type == "Digits") {
@@ -224,7 +224,7 @@ void flatten(const Json& settings, const std::string& where, std::vector<Json>& 
     places.push_back(where);
     return;
   }
-  const Json members = required<Json>(settings, "pretokenizers", where);
+  const Json& members = member(settings, "pretokenizers", where);
   check(members.is_array(), ExitCode::input, "{}: \"pretokenizers\" is {}, expected an array", where,
         kind_of(members));
   for (size_t i = 0; i < members.size(); ++i) {
