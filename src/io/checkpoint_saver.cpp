@@ -33,8 +33,7 @@ CheckpointSaver::CheckpointSaver(Communicator& world, const SavePart& part) : wo
 
 CheckpointSaver::~CheckpointSaver() {
   is_over_ = true;
-  { const std::lock_guard lock(item_); }
-  wake_.notify_one();
+  wake_.release();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -43,25 +42,31 @@ CheckpointSaver::~CheckpointSaver() {
 
 void CheckpointSaver::work() {
   step_back();
-  std::unique_lock lock(item_);
   while (true) {
-    wake_.wait(lock, [this] { return is_over_ || (is_open_ && !is_driven_); });
+    wake_.acquire();
+    while (!is_over_ && !is_driven_) {
+      const std::lock_guard lock(item_);
+      if (!is_open_) break;
+      do_item();
+    }
     if (is_over_) return;
-    do_item();
   }
 }
 
 void CheckpointSaver::do_item() {
   try {
     if (work_->advance()) return;
-    ++finished_;
   } catch (const Error& error) {
     error_ = error;
   } catch (const std::exception& error) {
     error_ = Error(ExitCode::resources, error.what(), std::source_location::current());
   }
+  const bool has_failed = error_.has_value();
   is_open_ = false;
-  has_failed_ = error_.has_value();
+  if (has_failed)
+    has_failed_ = true;
+  else
+    ++finished_;
 }
 
 // ---- The caller
@@ -97,14 +102,11 @@ void CheckpointSaver::enter_first(SavePhase phase) {
 void CheckpointSaver::enter(SavePhase phase) {
   phase_ = phase;
   ++entered_;
-  {
-    const std::lock_guard lock(item_);
-    work_->enter(phase);
-    is_open_ = true;
-  }
+  work_->enter(phase);
+  is_open_ = true;
   if (is_driven_) return;
   if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
-  wake_.notify_one();
+  wake_.release();
 }
 
 SaveProgress CheckpointSaver::progress() const {

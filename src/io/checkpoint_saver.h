@@ -12,11 +12,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <span>
 #include <thread>
 
@@ -88,13 +88,15 @@ class CheckpointSaver {
   std::optional<AgreedError> failure_;  // while its remains are deleted
   std::optional<SaveOutcome> outcome_;
 
-  // `item_` is held while one is done. It guards work_, error_ and is_open_; where is_open_ is false, nobody
-  // but the caller touches these.
+  // While is_open_, work_ and error_ are whose who holds item_; otherwise the caller's alone. The caller
+  // opens a phase without the lock: a thread so low may be put off while it holds it, and training would
+  // wait.
   std::mutex item_;
-  std::condition_variable wake_;
+  std::counting_semaphore<> wake_{0};
   std::unique_ptr<SaveWork> work_;
   std::optional<Error> error_;
-  bool is_open_ = false;  // the phase has items left
+  std::atomic<bool> is_open_ = false;  // the phase has items left
+  // Said last of all by who did a phase's last item.
   std::atomic<int64_t> finished_ = 0;
   std::atomic<bool> has_failed_ = false;
   std::atomic<bool> is_driven_ = false;  // the caller does the items: the thread keeps away

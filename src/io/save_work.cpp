@@ -83,15 +83,18 @@ SaveWork::SaveWork(const SavePart& part, int rank, SaveRequest request, std::spa
       part_{part.index, part.of, request.save, part.host},
       request_(std::move(request)),
       slices_(slices.begin(), slices.end()),
-      making_(making_of_checkpoint(request_.root, request_.step)) {
+      making_(making_of_checkpoint(request_.root, request_.step)) {}
+
+int64_t SaveWork::bytes() const {
+  int64_t bytes = state_file_extra_bytes;
   const auto dtype_of = dtypes_of(request_);
   for (const StateSlice& slice : slices_) {
     const auto dtype = dtype_of.find(slice.name);
     if (dtype == dtype_of.end() || slice.slice.numel() == 0) continue;  // refused when it is written
-    if (slice.weight) bytes_ += slice.slice.numel() * size_bytes(dtype->second);
-    bytes_ += std::ssize(state_of(slice, dtype->second)) * dataset_bytes(slice.slice.numel());
+    if (slice.weight) bytes += slice.slice.numel() * size_bytes(dtype->second);
+    bytes += std::ssize(state_of(slice, dtype->second)) * dataset_bytes(slice.slice.numel());
   }
-  bytes_ += state_file_extra_bytes;
+  return bytes;
 }
 
 void SaveWork::enter(SavePhase phase) {

@@ -24,8 +24,8 @@ class SaveWork {
 
   const SaveRequest& request() const { return request_; }
   std::filesystem::path path() const { return request_.root / checkpoint_name(request_.step); }
-  /// Bytes of tensors that this rank writes.
-  int64_t bytes() const { return bytes_; }
+  /// Bytes that this rank writes, at most.
+  int64_t bytes() const;
   /// The same of all ranks of the part; to be known before prepare.
   void set_part_bytes(int64_t bytes) { part_bytes_ = bytes; }
 
@@ -70,7 +70,7 @@ class SaveWork {
   SaveRequest request_;
   std::vector<StateSlice> slices_;
   std::filesystem::path making_;
-  int64_t bytes_ = 0, state_bytes_ = 0, part_bytes_ = 0;
+  int64_t part_bytes_ = 0;
   std::deque<std::function<void()>> items_;
   HfPlan plan_;
   std::vector<std::string> small_files_;  // copied by the leader
