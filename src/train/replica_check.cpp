@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <numeric>
 
 #include "kernels/base/buffer.h"
 #include "kernels/base/crc32c.h"
@@ -14,6 +15,8 @@
 
 namespace ptrain {
 namespace {
+
+constexpr int64_t words_of_record = sizeof(ReplicaRecord) / sizeof(int64_t);
 
 /// CRC32C of a flat tensor's bytes, brought from a device in pieces.
 class Checksum {
@@ -106,41 +109,40 @@ std::optional<ReplicaFault> compare_replicas(std::span<const std::vector<Replica
   return fault;
 }
 
-std::vector<ReplicaRecord> replica_records(Trainer& trainer) {
-  trainer.finish_exchange();
-  std::vector<ReplicaRecord> records;
-  Checksum checksum(trainer.model().context());
+ReplicaCheck::ReplicaCheck(Trainer& trainer, Communicator& world) : trainer_(trainer), world_(world) {
   const FlatLayout& layout = trainer.model().layout();
   for (size_t i = 0; i < layout.pieces.size(); ++i) {
     const FlatPiece& piece = layout.pieces[i];
     const Range held = held_of(trainer, piece);
     if (held.count == 0) continue;
     const PlacedWeight& weight = trainer.model().placed()[i];
-    records.push_back(
-        {.key = key_of(weight.spec.piece.name, weight.box, {held.begin - piece.elements.begin, held.count}),
-         .unit = piece.unit,
-         .piece = piece.index,
-         .sum = checksum.of(trainer.model().owned_parameters().at(held))});
+    const Range local{held.begin - piece.elements.begin, held.count};
+    mine_.push_back(
+        {{.key = key_of(weight.spec.piece.name, weight.box, local), .unit = piece.unit, .piece = piece.index},
+         held});
   }
-  return records;
+  int64_t own = std::ssize(mine_) * words_of_record;
+  words_.resize(static_cast<size_t>(world.size()));
+  world.all_gather(Tensor(&own, {1}, DType::i64), Tensor(words_.data(), {std::ssize(words_)}, DType::i64));
 }
 
-std::optional<ReplicaFault> check_replicas(Trainer& trainer, Communicator& world) {
-  constexpr int64_t width = sizeof(ReplicaRecord) / sizeof(int64_t);
-  std::vector<ReplicaRecord> mine = replica_records(trainer);
-  std::vector<int64_t> counts(static_cast<size_t>(world.size()));
-  int64_t own = std::ssize(mine) * width;
-  world.all_gather(Tensor(&own, {1}, DType::i64), Tensor(counts.data(), {std::ssize(counts)}, DType::i64));
-  int64_t all = 0;
-  for (const int64_t count : counts) all += count;
-  std::vector<ReplicaRecord> gathered(static_cast<size_t>(all / width));
-  world.all_gather_varied(Tensor(mine.data(), {own}, DType::i64), Tensor(gathered.data(), {all}, DType::i64),
-                          counts);
+std::optional<ReplicaFault> ReplicaCheck::compare() {
+  trainer_.finish_exchange();
+  Checksum checksum(trainer_.model().context());
+  std::vector<ReplicaRecord> own;
+  for (const HeldPiece& piece : mine_) {
+    own.push_back(piece.record);
+    own.back().sum = checksum.of(trainer_.model().owned_parameters().at(piece.held));
+  }
+  const int64_t words = std::accumulate(words_.begin(), words_.end(), int64_t{0});
+  std::vector<ReplicaRecord> all(static_cast<size_t>(words / words_of_record));
+  world_.all_gather_varied(Tensor(own.data(), {std::ssize(own) * words_of_record}, DType::i64),
+                           Tensor(all.data(), {words}, DType::i64), words_);
   std::vector<std::vector<ReplicaRecord>> ranks;
-  auto begin = gathered.begin();
-  for (const int64_t count : counts) {
-    ranks.emplace_back(begin, begin + count / width);
-    begin += count / width;
+  auto begin = all.begin();
+  for (const int64_t count : words_) {
+    ranks.emplace_back(begin, begin + count / words_of_record);
+    begin += count / words_of_record;
   }
   return compare_replicas(ranks);
 }

@@ -33,17 +33,31 @@ struct ReplicaFault {
 /// [rank]: its records, each key once. Nothing where all replicas are equal.
 std::optional<ReplicaFault> compare_replicas(std::span<const std::vector<ReplicaRecord>> ranks);
 
-/// The records of this rank: every part of a weight that it holds, as the layers read it; under ZeRO-3 its
-/// shards. Waits for the exchange of the last step.
-std::vector<ReplicaRecord> replica_records(Trainer& trainer);
+/// Compares the weights over the data axis, those that are replicated over the tensor axis there as well, and
+/// both ends of a tied table. A KV head on several ranks counts only where they hold the same heads. Under
+/// ZeRO-3 nothing is held twice over the data axis. Under ZeRO 1 and 2 a replica is written anew at every
+/// step from the rank that updates it: a flipped bit in a copy is seen in its step alone, and one in the
+/// original reaches all copies, which no comparison finds.
+class ReplicaCheck {
+ public:
+  /// A collective of `world`, which is of the host, not the one tensors travel on.
+  ReplicaCheck(Trainer& trainer, Communicator& world);
 
-/// A collective of all ranks: compares the weights over the data axis, those that are replicated over the
-/// tensor axis there as well, and both ends of a tied table. A KV head on several ranks counts only where
-/// they hold the same heads. Under ZeRO-3 nothing is held twice over the data axis. Under ZeRO 1 and 2 a
-/// replica is written anew at every step from the rank that updates it: a flipped bit in a copy is seen in
-/// its step alone, and one in the original reaches all copies, which no comparison finds. `world`: of the
-/// host, not the one tensors travel on.
-std::optional<ReplicaFault> check_replicas(Trainer& trainer, Communicator& world);
+  /// A collective, between steps. Waits for the exchange of the last step.
+  std::optional<ReplicaFault> compare();
+
+ private:
+  /// A part of a weight that this rank holds, as the layers read it; under ZeRO-3 its shards.
+  struct HeldPiece {
+    ReplicaRecord record;
+    Range held;
+  };
+
+  Trainer& trainer_;
+  Communicator& world_;
+  std::vector<HeldPiece> mine_;
+  std::vector<int64_t> words_;  // [rank]: of its records
+};
 
 /// "model.norm.weight and 2 more tensors: rank 3 (host b) holds other values than ranks 0, 1, 2".
 std::string to_string(const ReplicaFault& fault, const Plan& plan, std::span<const std::string> hosts);

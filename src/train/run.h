@@ -19,6 +19,7 @@
 #include "src/train/crash_loop.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
+#include "src/train/replica_check.h"
 #include "src/train/resume.h"
 #include "src/train/run_cloud.h"
 #include "src/train/run_data.h"
@@ -93,7 +94,7 @@ class Run {
   StepResult take_step(int64_t step);
   std::string blame(const StepResult& result);
   bool goes_back(const StepResult& result);
-  bool has_damaged_state(int64_t step);
+  void leave_damaged_state(int64_t step);
   void go_back(std::string_view why);
   void go_back_to_files();
   void note_start();
@@ -108,7 +109,7 @@ class Run {
   void go_on_saving(const SaveProgress& all);
   void note_saved(Saving saving);
   SaveRequest save_request(int64_t step);
-  StepVote vote();
+  StepVote vote(bool is_saving);
   void log(const StepResult& result);
   void evaluate(int64_t step);
   void keep_as_model();
@@ -150,8 +151,10 @@ class Run {
   Json identity_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t best_step_ = 0;
+  std::optional<ReplicaCheck> replica_check_;
   std::optional<StateSnapshot> snapshot_;  // what is saved meanwhile, and what a run goes back to
   Json run_of_snapshot_;                   // see go_on_after()
+  std::vector<HfTensor> saved_tensors_;    // what every checkpoint holds
   std::optional<MovedSlices> moved_;       // of the save under way
   std::optional<CheckpointSaver> saver_;   // behind what it reads, so that it ends before
   std::filesystem::path last_checkpoint_;

@@ -11,7 +11,6 @@
 #include "parallel/comm/agree.h"
 #include "src/train/host_state.h"
 #include "src/train/lr.h"
-#include "src/train/replica_check.h"
 #include "src/train/run.h"
 
 namespace ptrain {
@@ -110,9 +109,8 @@ bool Run::goes_back(const StepResult& result) {
   return true;
 }
 
-/// True where what would be saved is not finite, and the run has gone back instead.
-bool Run::has_damaged_state(int64_t step) {
-  if (trainer_->has_finite_state()) return false;
+/// What would be saved is not finite on some rank: goes back instead, and on after done_steps_.
+void Run::leave_damaged_state(int64_t step) {
   const StepResult none{.step = step};  // without tokens: nothing is computed again
   const std::string what = fmt::format("after step {}: {}", step, blame(none));
   if (judge_.judge_damaged_state(step) == Verdict::stop) {
@@ -125,7 +123,6 @@ bool Run::has_damaged_state(int64_t step) {
   }
   if (is_first()) log::warn("{}; it is not saved", what);
   go_back("the state is not finite");
-  return true;
 }
 
 void Run::go_back_to_files() {
@@ -185,7 +182,8 @@ void Run::check_replicas(int64_t step) {
   enter("comparing replicas");
   const PhaseSpan phase(tracer(), "replicas");
   const double begin_s = unix_time();
-  const std::optional<ReplicaFault> fault = ptrain::check_replicas(*trainer_, world_);
+  if (!replica_check_) replica_check_.emplace(*trainer_, world_);
+  const std::optional<ReplicaFault> fault = replica_check_->compare();
   if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
   if (fault) finish_save();  // what is under way was compared before it was taken
   agreed(world_, [&] {

@@ -24,6 +24,7 @@ void Run::open_saver() {
     identity_["configuration"] = fmt::format("{:016x}", hash_of(text));
   }
   saver_.emplace(world_, part_of_checkpoint());
+  saved_tensors_ = model_tensors(*plan_, file_dtype_, storage_->disks());
   const int64_t every = config_.checkpoint.every;
   const bool is_any_periodic = every > 0 && (done_steps_ / every + 1) * every < steps_;
   if (!config_.checkpoint.asynchronous || !is_any_periodic) return;
@@ -56,7 +57,7 @@ SaveRequest Run::save_request(int64_t step) {
           .source = config_.model.path,
           .step = step,
           .keep = config_.checkpoint.keep,
-          .tensors = model_tensors(*plan_, file_dtype_, storage_->disks()),
+          .tensors = saved_tensors_,
           .run = std::move(run),
           .save = name_of_save(),
           .may_delete = [this](const auto& path) { return cloud_.may_delete(path); }};
@@ -77,7 +78,6 @@ void Run::finish_save() {
 void Run::save(int64_t step, Saving saving) {
   enter("saving a checkpoint");
   const PhaseSpan phase(tracer(), "checkpoint");
-  const double begin = unix_time();
   finish_save();
   finish_copy();
   SaveRequest request = save_request(step);
@@ -94,7 +94,6 @@ void Run::save(int64_t step, Saving saving) {
     saver_->save(std::move(request), moved_->slices());
     note_saved(saving);
   }
-  progress_.checkpoint_stall_s += unix_time() - begin;
   enter("training");
 }
 

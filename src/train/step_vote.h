@@ -8,7 +8,8 @@
 namespace ptrain {
 
 struct StepVote {
-  bool is_stop_wanted = false;  // by any rank
+  bool is_stop_wanted = false;    // by any rank
+  bool is_state_damaged = false;  // on any rank
   SaveProgress save;
 };
 

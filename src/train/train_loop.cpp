@@ -37,8 +37,10 @@ void Run::evaluate(int64_t step) {
   enter("training");
 }
 
-StepVote Run::vote() {
+/// is_saving: the state of this step is to be saved.
+StepVote Run::vote(bool is_saving) {
   return over_ranks(world_, {.is_stop_wanted = environment_.is_stop_wanted && environment_.is_stop_wanted(),
+                             .is_state_damaged = is_saving && !trainer_->holds_finite_state(),
                              .save = saver_->progress()});
 }
 
@@ -61,24 +63,29 @@ bool Run::train() {
     trainer_->flip_planted(step);
     watch_for_spikes(result);
     const bool is_last = step == steps_;
-    const StepVote all = vote();
+    is_save_owed_ |= config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
+    const bool is_save_due = (is_save_owed_ && !judge_.is_in_doubt()) || is_last;
+    StepVote all = vote(is_save_due);
     go_on_saving(all.save);
     const bool is_stop = !is_last && all.is_stop_wanted;
+    const bool is_save = is_save_due || is_stop;
+    if (is_save && !is_save_due) all = vote(true);
     const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
     // Asked to stop it saves first; the next start makes up for the evaluation.
     if (validation_.batches && (is_eval_due || is_last) && !is_stop) evaluate(step);
-    is_save_owed_ |= config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0;
-    const bool is_save = (is_save_owed_ && !judge_.is_in_doubt()) || is_last || is_stop;
+    const double begin_s = unix_time();
     const int64_t between = config_.train.check_replicas_every;
     if (between > 0 && (is_save || step % between == 0)) check_replicas(step);
     if (is_save) {
-      if (has_damaged_state(step)) {
+      if (all.is_state_damaged) {
+        leave_damaged_state(step);
         step = done_steps_;
         continue;
       }
       save(step, is_last || is_stop ? Saving::last : Saving::periodic);
       judge_.note_snapshot(step);
       is_save_owed_ = false;
+      progress_.checkpoint_stall_s += unix_time() - begin_s;
     }
     if (replica_) replica_->advance(copied_bytes_a_step, copying_share * result.step_s);
     if (trace_) trace_->write();

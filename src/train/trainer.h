@@ -68,8 +68,9 @@ class Trainer {
   /// A collective, after a step that was not finite: looks through weights and moments, then computes the
   /// step again and looks at every loss and gradient before it is summed. Slow; changes no weight.
   FaultSite find_fault(const StepResult& step);
-  /// A collective: whether weights and moments are numbers below largest_norm.
-  bool has_finite_state();
+  /// Whether this rank's weights and moments are numbers below largest_norm. Waits for the exchange of the
+  /// last step.
+  bool holds_finite_state();
   /// A fault on purpose, where one is asked for: one bit of this rank's first weight.
   void flip_planted(int64_t step);
 

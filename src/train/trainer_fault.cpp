@@ -44,14 +44,11 @@ bool Trainer::is_beyond(const std::vector<Tensor>& values, double limit) {
   return !(sum < limit * limit);
 }
 
-bool Trainer::has_finite_state() {
+bool Trainer::holds_finite_state() {
   finish_exchange();
   std::vector<Tensor> state = {optimizer_.m(), optimizer_.v()};
   if (optimizer_.master() && optimizer_.master().dtype == DType::f32) state.push_back(optimizer_.master());
-  int64_t is_damaged =
-      is_beyond({model_.parameters()}, largest_norm) || is_beyond(state, largest_norm) ? 1 : 0;
-  comms_.world->all_reduce(Tensor(&is_damaged, {1}, DType::i64), Reduce::max);
-  return is_damaged == 0;
+  return !is_beyond({model_.parameters()}, largest_norm) && !is_beyond(state, largest_norm);
 }
 
 void Trainer::look_at_state(Probe& probe) {

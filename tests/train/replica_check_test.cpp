@@ -72,9 +72,10 @@ TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
           {.micro = c.grid.micro, .global = golden.global, .data = c.grid.data}, {.shuffle = Shuffle::off});
       Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, c.grid), world, Context{});
       load_golden_weights(golden.weights, trainer);
+      ReplicaCheck replicas(trainer, world);
       for (int64_t step = 1; step <= 2; ++step) {
         trainer.step(batches, step, golden.steps);
-        EXPECT_FALSE(check_replicas(trainer, world)) << to_string(c.grid);
+        EXPECT_FALSE(replicas.compare()) << to_string(c.grid);
       }
       // One bit of a norm, which every rank of a stage holds.
       for (size_t i = 0; i < trainer.model().placed().size() && world.rank() == c.flipped; ++i) {
@@ -86,7 +87,7 @@ TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
         *bits ^= 1u << 9;
         break;
       }
-      const auto fault = check_replicas(trainer, world);
+      const auto fault = replicas.compare();
       EXPECT_EQ(fault.has_value(), !c.suspects.empty()) << to_string(c.grid);
       if (!fault) return;
       EXPECT_EQ(fault->suspects, c.suspects) << to_string(c.grid);
@@ -112,7 +113,7 @@ TEST(Replicas, AFlippedBitStaysWhereEveryRankUpdatesAll) {
     trainer.step(batches, 1, golden.steps);
     trainer.flip_planted(1);
     for (int64_t step = 2; step <= 6; ++step) trainer.step(batches, step, golden.steps);
-    const auto fault = check_replicas(trainer, world);
+    const auto fault = ReplicaCheck(trainer, world).compare();
     ASSERT_TRUE(fault);
     EXPECT_EQ(fault->suspects.size(), 1u);
     EXPECT_EQ(fault->others.size(), 2u);
