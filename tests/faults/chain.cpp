@@ -88,14 +88,13 @@ ProgramResult Chain::start(const std::function<bool(Job&)>& inject, const std::v
   const bool is_injected = inject && inject(job);
   const ProgramResult result = job.wait();
   judge_resume(result, job.start_time());
-  if (is_injected) {
-    ++tally_.injected;
-    ++pending_;
-  }
-  if (result.code == 0) {
+  if (result.code == 0) {  // a fault that came when all was done counts as none
     is_through_ = true;
     unbroken_.expect_same(run_, tally_);
+    tally_.recovered += std::exchange(pending_, 0);  // where nothing was left to train
   } else {
+    tally_.injected += is_injected;
+    pending_ += is_injected;
     tally_.expect(is_injected, fmt::format("a start ended with {}: {}", result.code, result.err));
   }
   return result;
