@@ -5,6 +5,7 @@
 #include "kernels/ops/activation.h"
 #include "kernels/ops/adamw.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/checksum.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/exact_sum.h"
@@ -46,6 +47,8 @@ void sum_of_squares(Context& context, Tensor x, Tensor sum);
 
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
+
+void checksum(Context& context, Tensor x, Tensor sum);
 
 void exact_sum_of_squares(Context& context, Tensor x, Tensor bins, Write write);
 void exact_total(Context& context, Tensor bins, Tensor total);

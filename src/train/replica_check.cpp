@@ -7,43 +7,12 @@
 #include <map>
 #include <numeric>
 
-#include "kernels/base/buffer.h"
-#include "kernels/base/crc32c.h"
 #include "kernels/base/rng.h"
-#include "kernels/base/stream.h"
-#include "src/model/host_flat.h"
 
 namespace ptrain {
 namespace {
 
 constexpr int64_t words_of_record = sizeof(ReplicaRecord) / sizeof(int64_t);
-
-/// CRC32C of a flat tensor's bytes, brought from a device in pieces.
-class Checksum {
- public:
-  explicit Checksum(const Context& context) : context_(context) {
-    if (context.device.kind == DeviceKind::cuda) staging_ = Buffer::staging(staging_bytes, context.device);
-  }
-
-  int64_t of(Tensor values) {
-    const int64_t width = size_bytes(values.dtype);
-    if (values.device.kind == DeviceKind::cpu)
-      return crc32c(values.data, static_cast<size_t>(values.numel() * width));
-    uint32_t sum = 0;
-    for (int64_t begin = 0; begin < values.numel(); begin += staging_bytes / width) {
-      const int64_t count = std::min(staging_bytes / width, values.numel() - begin);
-      transfer(context_, slice(values, {begin, count}), Tensor(staging_.data(), {count}, values.dtype));
-      context_.stream->synchronize();
-      sum = crc32c(staging_.data(), static_cast<size_t>(count * width), sum);
-    }
-    return sum;
-  }
-
- private:
-  static constexpr int64_t staging_bytes = int64_t{8} << 20;
-  Context context_;
-  Buffer staging_;
-};
 
 int64_t key_of(const std::string& name, const Box& box, Range local) {
   std::string text = name;
@@ -128,11 +97,10 @@ ReplicaCheck::ReplicaCheck(Trainer& trainer, Communicator& world) : trainer_(tra
 
 std::optional<ReplicaFault> ReplicaCheck::compare() {
   trainer_.finish_exchange();
-  Checksum checksum(trainer_.model().context());
   std::vector<ReplicaRecord> own;
   for (const HeldPiece& piece : mine_) {
     own.push_back(piece.record);
-    own.back().sum = checksum.of(trainer_.model().owned_parameters().at(piece.held));
+    own.back().sum = trainer_.checksum(trainer_.model().owned_parameters().at(piece.held));
   }
   const int64_t words = std::accumulate(words_.begin(), words_.end(), int64_t{0});
   std::vector<ReplicaRecord> all(static_cast<size_t>(words / words_of_record));

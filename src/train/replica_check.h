@@ -18,7 +18,7 @@ struct ReplicaRecord {
   int64_t key = 0;   // of name, box and range
   int64_t unit = 0;  // of the tensor, as in Workload
   int64_t piece = 0;
-  int64_t sum = 0;  // CRC32C of the bits
+  int64_t sum = 0;  // checksum of the bits
 };
 
 /// Replicas that differ.

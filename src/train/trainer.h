@@ -71,6 +71,8 @@ class Trainer {
   /// Whether this rank's weights and moments are numbers below largest_norm. Waits for the exchange of the
   /// last step.
   bool holds_finite_state();
+  /// Of a part of what it holds, on its device; see kernels/ops/checksum.h.
+  int64_t checksum(Tensor values);
   /// A fault on purpose, where one is asked for: one bit of this rank's first weight.
   void flip_planted(int64_t step);
 

@@ -6,6 +6,7 @@
 
 #include "kernels/base/fault.h"
 #include "kernels/base/stream.h"
+#include "kernels/ops/checksum.h"
 #include "kernels/ops/elementwise.h"
 #include "src/model/host_flat.h"
 #include "src/train/trainer.h"
@@ -49,6 +50,22 @@ bool Trainer::holds_finite_state() {
   std::vector<Tensor> state = {optimizer_.m(), optimizer_.v()};
   if (optimizer_.master() && optimizer_.master().dtype == DType::f32) state.push_back(optimizer_.master());
   return !is_beyond({model_.parameters()}, largest_norm) && !is_beyond(state, largest_norm);
+}
+
+int64_t Trainer::checksum(Tensor values) {
+  int64_t sum = 0;
+  const Tensor total(&sum, {1}, DType::i64);
+  if (values.device.kind == DeviceKind::cpu) {
+    Context host = host_context(context_);
+    ptrain::checksum(host, values, total);
+  } else {
+    const Tensor slot = slice(scalars_, {0, 1});
+    fill(context_, slot, 0);
+    const Tensor integer(slot.data, {1}, DType::i64, slot.device);
+    ptrain::checksum(context_, values, integer);
+    to_host(context_, integer, total);
+  }
+  return sum;
 }
 
 void Trainer::look_at_state(Probe& probe) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "src/io/json.h"
+#include "src/model/host_flat.h"
+#include "src/train/replica_check.h"
 #include "tests/support/curve.h"
 #include "tests/support/emulation/emulated_device.h"
 #include "tests/support/run_devices.h"
@@ -98,6 +100,39 @@ TEST(DeviceCurve, InSixteenBitsIsTheCpusOfTheSamePrecision) {
       EXPECT_NEAR(cpu[i].loss, want, tolerance::half_loss * want);
       EXPECT_NEAR(device[i].grad_norm, cpu[i].grad_norm, tolerance::half_grad_norm * cpu[i].grad_norm);
     }
+  }
+}
+
+TEST(DeviceReplicas, ABitThatFlipsInOneGpusMemoryIsFound) {
+  const CurveCase golden("llama-gqa-tied");
+  for (const DeviceCase& c : {DeviceCase{{.data = 2, .zero = 0}}, DeviceCase{{.tensor = 2, .micro = 2}},
+                              DeviceCase{{.data = 2, .zero = 0}, Through::nccl, Config::Precision::bf16}}) {
+    if (!why_not(c.through, c.grid.world()).empty()) continue;
+    run_on_devices(c.grid.world(), c.through, [&](Communicator& world, const RunDevice& device) {
+      const Batches batches(
+          *golden.source, {.sequence_length = golden.sequence_length, .packing = RowPacking::off},
+          {.micro = c.grid.micro, .global = golden.global, .data = c.grid.data}, {.shuffle = Shuffle::off});
+      const Compute compute{.device = DeviceKind::cuda, .precision = c.precision};
+      Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, c.grid, compute), world, device);
+      load_golden_weights(golden.weights, trainer);
+      ReplicaCheck replicas(trainer, world);
+      trainer.step(batches, 1, golden.steps);
+      EXPECT_FALSE(replicas.compare()) << name_of(c);
+      for (const PlacedWeight& weight : trainer.model().placed()) {
+        if (world.rank() != 1 || weight.spec.role != Role::norm_2) continue;
+        const Tensor one = trainer.model().owned_parameters().at({weight.offset + 3, 1});
+        uint32_t bits = 0;
+        const Tensor host(&bits, {1}, one.dtype);
+        to_host(trainer.model().context(), one, host);
+        bits ^= 1u << 6;
+        from_host(trainer.model().context(), host, one);
+        break;
+      }
+      const auto fault = replicas.compare();
+      ASSERT_TRUE(fault) << name_of(c);
+      EXPECT_EQ(fault->suspects, (std::vector<int>{0, 1}));
+      EXPECT_EQ(fault->tensors, 1);
+    });
   }
 }
 

@@ -1,0 +1,41 @@
+// Checksums on a CPU: each thread adds up its part, and integers add up to the same in any order.
+#include "kernels/ops/checksum.h"
+
+#include <atomic>
+#include <type_traits>
+
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/twins.h"
+
+namespace ptrain::cpu {
+namespace {
+
+/// Bits: an unsigned integer of an element's size.
+template <class Bits>
+void add_terms(Context& context, Tensor x, Tensor sum) {
+  const auto* bits = static_cast<const Bits*>(x.data);
+  int64_t* const total = sum.as<int64_t>();
+  parallel_ranges(context.threads, x.numel(), min_elements_per_thread, 1024, [&](int64_t begin, int64_t end) {
+    uint64_t mine = 0;
+#pragma omp simd reduction(+ : mine)
+    for (int64_t i = begin; i < end; ++i) mine += checksum_term(bits[i], static_cast<uint64_t>(i));
+    std::atomic_ref(*total).fetch_add(static_cast<int64_t>(mine), std::memory_order_relaxed);
+  });
+}
+
+}  // namespace
+
+void checksum(Context& context, Tensor x, Tensor sum) {
+  switch (size_bytes(x.dtype)) {
+    case 1:
+      return add_terms<uint8_t>(context, x, sum);
+    case 2:
+      return add_terms<uint16_t>(context, x, sum);
+    case 4:
+      return add_terms<uint32_t>(context, x, sum);
+    default:
+      return add_terms<uint64_t>(context, x, sum);
+  }
+}
+
+}  // namespace ptrain::cpu
