@@ -1,7 +1,9 @@
 #include "src/io/replica_copy.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
+#include <map>
 #include <set>
 #include <thread>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "kernels/base/log.h"
 #include "src/io/checkpoint.h"
 #include "src/io/extents.h"
+#include "src/io/file.h"
 #include "src/io/find.h"
 #include "src/io/json.h"
 #include "src/io/manifest.h"
@@ -60,14 +63,54 @@ std::vector<CopiedChunk> chunks_of_files(const std::vector<CopiedFile>& files) {
   return chunks;
 }
 
+struct ReplicaCopy::Flying {
+  std::vector<char> bytes;
+  CopiedChunk chunk;
+  Transfer transfer;
+};
+
+struct ReplicaCopy::Outgoing {
+  std::filesystem::path directory;
+  std::vector<CopiedFile> files;
+  std::vector<CopiedChunk> chunks;
+  size_t next = 0;
+  std::map<size_t, File> open;
+  std::deque<Flying> flying;
+  std::string header;
+  int64_t header_bytes = 0;
+  int64_t is_whole = 1;  // goes last
+  bool has_ended = false;
+};
+
+struct ReplicaCopy::Incoming {
+  enum class Awaits { length, header, chunks, end };
+  Awaits awaits = Awaits::length;
+  int64_t header_bytes = 0;
+  std::string header;
+  int64_t step = 0;
+  int part = 0;
+  std::filesystem::path making;
+  std::vector<CopiedFile> files;
+  std::vector<CopiedChunk> chunks;
+  size_t next = 0;
+  std::map<size_t, File> open;
+  std::deque<Flying> flying;
+  int64_t is_whole = 0;
+  std::string fault;
+  Transfer transfer;  // of what is awaited, chunks aside
+};
+
 ReplicaCopy::ReplicaCopy(Communicator& firsts, fs::path root, int64_t keep)
     : firsts_(firsts), root_(std::move(root)), keep_(keep) {
   check(firsts.size() > 1, "a copy for another disk needs two");
 }
 
+ReplicaCopy::~ReplicaCopy() = default;
+
 void ReplicaCopy::begin(int64_t step, int part) {
   check(is_idle(), "a copy is begun while one is under way");
-  Outgoing& out = outgoing_.emplace();
+  outgoing_ = std::make_unique<Outgoing>();
+  Outgoing& out = *outgoing_;
   out.directory = root_ / checkpoint_name(step);
   Json header = {{"step", step}, {"part", part}, {"files", Json::array()}};
   try {
@@ -82,7 +125,8 @@ void ReplicaCopy::begin(int64_t step, int part) {
   out.header_bytes = std::ssize(out.header);
   out.flying.push_back({{}, {}, firsts_.isend(number(out.header_bytes), next_rank(), Lane::control)});
   out.flying.push_back({{}, {}, firsts_.isend(bytes_of(out.header), next_rank(), Lane::control)});
-  Incoming& in = incoming_.emplace();
+  incoming_ = std::make_unique<Incoming>();
+  Incoming& in = *incoming_;
   in.transfer = firsts_.irecv(number(in.header_bytes), rank_before(), Lane::control);
 }
 

@@ -3,15 +3,12 @@
 // which is there whole or not at all. Finding it again is find.h's.
 #pragma once
 
-#include <deque>
 #include <filesystem>
-#include <map>
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
-#include "src/io/file.h"
 
 namespace ptrain {
 
@@ -35,6 +32,7 @@ class ReplicaCopy {
   /// firsts: the first rank of every disk, in the order of the disks, two at least; root:
   /// <output>/checkpoints on this one's. keep: steps whose copies stay, as of one's own parts; 0 = all.
   ReplicaCopy(Communicator& firsts, std::filesystem::path root, int64_t keep);
+  ~ReplicaCopy();
 
   /// Every rank of `firsts` calls: its own part of a step goes to the next disk, that of the disk before
   /// comes here. The last copy must be done.
@@ -48,40 +46,9 @@ class ReplicaCopy {
   void finish();
 
  private:
-  struct Flying {
-    std::vector<char> bytes;
-    CopiedChunk chunk;
-    Transfer transfer;
-  };
-  struct Outgoing {
-    std::filesystem::path directory;
-    std::vector<CopiedFile> files;
-    std::vector<CopiedChunk> chunks;
-    size_t next = 0;
-    std::map<size_t, File> open;
-    std::deque<Flying> flying;
-    std::string header;
-    int64_t header_bytes = 0;
-    int64_t is_whole = 1;  // goes last
-    bool has_ended = false;
-  };
-  struct Incoming {
-    enum class Awaits { length, header, chunks, end };
-    Awaits awaits = Awaits::length;
-    int64_t header_bytes = 0;
-    std::string header;
-    int64_t step = 0;
-    int part = 0;
-    std::filesystem::path making;
-    std::vector<CopiedFile> files;
-    std::vector<CopiedChunk> chunks;
-    size_t next = 0;
-    std::map<size_t, File> open;
-    std::deque<Flying> flying;
-    int64_t is_whole = 0;
-    std::string fault;
-    Transfer transfer;  // of what is awaited, chunks aside
-  };
+  struct Flying;
+  struct Outgoing;
+  struct Incoming;
 
   int next_rank() const { return (firsts_.rank() + 1) % firsts_.size(); }
   int rank_before() const { return (firsts_.rank() + firsts_.size() - 1) % firsts_.size(); }
@@ -95,8 +62,8 @@ class ReplicaCopy {
   Communicator& firsts_;
   std::filesystem::path root_;
   int64_t keep_;
-  std::optional<Outgoing> outgoing_;
-  std::optional<Incoming> incoming_;
+  std::unique_ptr<Outgoing> outgoing_;
+  std::unique_ptr<Incoming> incoming_;
 };
 
 }  // namespace ptrain
