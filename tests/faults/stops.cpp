@@ -35,7 +35,8 @@ Tally stop_at_random_times(int stops) {
   const TinyRun run;
   run.configure(
       fmt::format("parallel: {{tensor: 2, pipeline: 2}}\nbatch: {{micro: 2, global: 8}}\n"
-                  "train: {{steps: 1000000, hang_timeout_s: {}}}\ncheckpoint: {{every: 40}}\n",
+                  "train: {{steps: 1000000, hang_timeout_s: {}, max_fruitless_starts: 0}}\n"
+                  "checkpoint: {{every: 40}}\n",
                   timeout_s));
   const Rng rng(21, 6);
   uint64_t draw = 0;

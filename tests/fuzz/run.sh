@@ -10,7 +10,9 @@ cd "$(dirname "$0")/../.."
 build=${BUILD:-build-fuzz}
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
-export CXX=${CXX:-$(command -v clang++-16 || command -v clang++)} CC=${CC:-${CXX/clang++/clang}}
+CXX=${CXX:-$(command -v clang++-16 || command -v clang++)}
+CC=${CC:-${CXX/clang++/clang}}
+export CXX CC
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=(safetensors index config tokenizer_json tokenizer_model yaml jsonl gguf manifest token_file chat_template)
 
