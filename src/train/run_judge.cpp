@@ -185,15 +185,15 @@ void Run::check_replicas(int64_t step) {
   if (!replica_check_) replica_check_.emplace(*trainer_, world_);
   const std::optional<ReplicaFault> fault = replica_check_->compare();
   if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
-  if (fault) finish_save();  // what is under way was compared before it was taken
+  if (!fault) return enter("training");  // the same on all ranks
+  finish_save();                         // what is under way was compared before it was taken
   agreed(world_, [&] {
-    check(!fault, ExitCode::numerical,
-          "after step {}: {}. They were the same until now: a fault of memory or arithmetic there. Leave "
-          "that host "
-          "out; the same command goes on from the last checkpoint, which was compared before it was saved",
-          step, fault ? to_string(*fault, *plan_, environment_.hosts) : "");
+    fail(
+        ExitCode::numerical,
+        "after step {}: {}. They were the same until now: a fault of memory or arithmetic there. Leave that "
+        "host out; the same command goes on from the last checkpoint, which was compared before it was saved",
+        step, to_string(*fault, *plan_, environment_.hosts));
   });
-  enter("training");
 }
 
 }  // namespace ptrain
