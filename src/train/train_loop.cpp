@@ -39,8 +39,11 @@ void Run::evaluate(int64_t step) {
 
 /// is_saving: the state of this step is to be saved.
 StepVote Run::vote(bool is_saving) {
+  const double begin_s = unix_time();
+  const bool is_damaged = is_saving && !trainer_->holds_finite_state();
+  if (is_saving) progress_.checkpoint_stall_s += unix_time() - begin_s;
   return over_ranks(world_, {.is_stop_wanted = environment_.is_stop_wanted && environment_.is_stop_wanted(),
-                             .is_state_damaged = is_saving && !trainer_->holds_finite_state(),
+                             .is_state_damaged = is_damaged,
                              .save = saver_->progress()});
 }
 

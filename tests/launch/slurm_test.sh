@@ -2,9 +2,9 @@
 # launch/slurm/train.sbatch on a real one-node cluster that the test starts and ends: a run that is given notice, or put back
 # into the queue by hand, saves, starts again, resumes by itself, and ends with the bits of a run that nobody disturbed.
 #
-#   slurm_test.sh SOURCE PTRAIN        exit code 77: skipped (Slurm is not installed, or not root)
+#   slurm_test.sh SOURCE BUILD         exit code 77: skipped (Slurm is not installed, or not root)
 set -eu
-source=$1 program=$2
+source=$1 program=$2/ptrain
 # shellcheck source=../harness/sentences.sh
 . "$source/tests/harness/sentences.sh"
 for tool in slurmctld slurmd sbatch munged; do
@@ -123,6 +123,7 @@ disturb() {  # name, how to start, command that takes the job's number: sentence
 
 job=$(submit whole srun)
 expect "An undisturbed job ends" wait_until 120 is_gone "$job"
+expect "It has trained" says "$work/whole" "train.sbatch: ended with 0"
 disturb notice-srun srun scancel --batch --signal=USR1
 expect "It left with 75 and the script put it back into the queue" says "$work/notice-srun" "ended with 75"
 disturb notice-mpirun mpirun scancel --batch --signal=USR1
