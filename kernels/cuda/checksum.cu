@@ -41,16 +41,7 @@ void add_terms(Context& context, Tensor x, Tensor sum) {
 
 void checksum(Context& context, Tensor x, Tensor sum) {
   x = flattened(x);
-  switch (size_bytes(x.dtype)) {
-    case 1:
-      return add_terms<uint8_t>(context, x, sum);
-    case 2:
-      return add_terms<uint16_t>(context, x, sum);
-    case 4:
-      return add_terms<uint32_t>(context, x, sum);
-    default:
-      return add_terms<uint64_t>(context, x, sum);
-  }
+  with_bits(x.dtype, [&]<class Bits>() { add_terms<Bits>(context, x, sum); });
 }
 
 }  // namespace ptrain::cuda
