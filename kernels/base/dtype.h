@@ -34,6 +34,21 @@ constexpr int64_t size_bytes(DType dtype) {
   return 0;
 }
 
+/// Calls body.operator()<Bits>() with the unsigned integer of an element's size.
+template <class Body>
+void with_bits(DType dtype, const Body& body) {
+  switch (size_bytes(dtype)) {
+    case 1:
+      return body.template operator()<uint8_t>();
+    case 2:
+      return body.template operator()<uint16_t>();
+    case 4:
+      return body.template operator()<uint32_t>();
+    default:
+      return body.template operator()<uint64_t>();
+  }
+}
+
 /// Short name for messages and plans: "f32", "bf16", …
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {

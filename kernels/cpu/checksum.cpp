@@ -2,7 +2,6 @@
 #include "kernels/ops/checksum.h"
 
 #include <atomic>
-#include <type_traits>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/twins.h"

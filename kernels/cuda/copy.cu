@@ -31,24 +31,9 @@ __global__ void move_kernel(Matrix<const Unit> x, const int32_t* from, Matrix<Un
       });
 }
 
-/// Calls body with an unsigned type of that many bytes.
-template <class Body>
-void with_unit(int64_t bytes, const Body& body) {
-  switch (bytes) {
-    case 1:
-      return body.template operator()<uint8_t>();
-    case 2:
-      return body.template operator()<uint16_t>();
-    case 4:
-      return body.template operator()<uint32_t>();
-    default:
-      return body.template operator()<uint64_t>();
-  }
-}
-
 /// y[to[r]] = x[from[r]] for `rows` values of r; a null index counts.
 void move_rows(Context& context, Tensor x, const int32_t* from, Tensor y, const int32_t* to, int64_t rows) {
-  with_unit(size_bytes(y.dtype), [&]<class Unit>() {
+  with_bits(y.dtype, [&]<class Unit>() {
     const auto run = [&]<int width>() {
       const Runs runs = runs_of(rows, y.columns(), width);
       launch(context, move_kernel<Unit, width>, blocks_of(runs), run_threads, 0, matrix<const Unit>(x), from,

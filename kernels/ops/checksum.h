@@ -15,21 +15,6 @@ constexpr uint64_t checksum_term(uint64_t bits, uint64_t i) {
   return h ^ (h >> 31);
 }
 
-/// Calls body.operator()<Bits>() with the unsigned integer of an element's size.
-template <class Body>
-void with_bits(DType dtype, const Body& body) {
-  switch (size_bytes(dtype)) {
-    case 1:
-      return body.template operator()<uint8_t>();
-    case 2:
-      return body.template operator()<uint16_t>();
-    case 4:
-      return body.template operator()<uint32_t>();
-    default:
-      return body.template operator()<uint64_t>();
-  }
-}
-
 /// sum += the terms of x's elements, modulo 2^64. Where one element has other bits the sum is another one;
 /// where several have, it is the same by chance once in 2^64.   x: contiguous, of any dtype   sum: (1) i64
 void checksum(Context& context, Tensor x, Tensor sum);

@@ -69,32 +69,29 @@ struct ReplicaCopy::Flying {
   Transfer transfer;
 };
 
-struct ReplicaCopy::Outgoing {
-  std::filesystem::path directory;
+/// What both ways have: a list of the files, then their chunks in order, some of them in the air.
+struct ReplicaCopy::Way {
+  int64_t header_bytes = 0;
+  std::string header;
   std::vector<CopiedFile> files;
   std::vector<CopiedChunk> chunks;
   size_t next = 0;
   std::map<size_t, File> open;
   std::deque<Flying> flying;
-  std::string header;
-  int64_t header_bytes = 0;
+};
+
+struct ReplicaCopy::Outgoing : Way {
+  std::filesystem::path directory;
   int64_t is_whole = 1;  // goes last
   bool has_ended = false;
 };
 
-struct ReplicaCopy::Incoming {
+struct ReplicaCopy::Incoming : Way {
   enum class Awaits { length, header, chunks, end };
   Awaits awaits = Awaits::length;
-  int64_t header_bytes = 0;
-  std::string header;
   int64_t step = 0;
   int part = 0;
   std::filesystem::path making;
-  std::vector<CopiedFile> files;
-  std::vector<CopiedChunk> chunks;
-  size_t next = 0;
-  std::map<size_t, File> open;
-  std::deque<Flying> flying;
   int64_t is_whole = 0;
   std::string fault;
   Transfer transfer;  // of what is awaited, chunks aside

@@ -47,6 +47,7 @@ class ReplicaCopy {
 
  private:
   struct Flying;
+  struct Way;
   struct Outgoing;
   struct Incoming;
 

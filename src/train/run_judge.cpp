@@ -185,8 +185,9 @@ void Run::check_replicas(int64_t step) {
   if (!replica_check_) replica_check_.emplace(*trainer_, world_);
   const std::optional<ReplicaFault> fault = replica_check_->compare();
   if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
-  if (!fault) return enter("training");  // the same on all ranks
-  finish_save();                         // what is under way was compared before it was taken
+  // The same on all ranks.
+  if (!fault) return enter("training");
+  finish_save();  // what is under way was compared before it was taken
   agreed(world_, [&] {
     fail(
         ExitCode::numerical,

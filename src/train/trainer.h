@@ -122,6 +122,8 @@ class Trainer {
   Sums update(const AdamWStep& step, PhaseSpan& phase);
   void sum_over_data(std::array<int64_t, 2>& counts);
   int64_t loss_of(int micro) const;
+  template <class Number, class Add>
+  Number sum_on(Device device, const Add& add);
   bool is_beyond(const std::vector<Tensor>& values, double limit);
   void look_at_state(Probe& probe);
   void look_at_loss(int micro);

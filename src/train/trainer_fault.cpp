@@ -27,22 +27,32 @@ struct Trainer::Probe {
   }
 };
 
-/// Whether the norm of all `values`, which lie on one device, is not below `limit`. The host waits for it
-/// once.
+/// What add(context, sum) makes of a sum that is 0 and lies on `device`. The host waits for it once.
+template <class Number, class Add>
+Number Trainer::sum_on(Device device, const Add& add) {
+  static_assert(sizeof(Number) == sizeof(double), "it takes the place of one of the scalars");
+  Number sum = 0;
+  const Tensor total(&sum, {1}, dtype_of<Number>);
+  if (device.kind == DeviceKind::cpu) {  // also an offloaded optimizer's
+    Context host = host_context(context_);
+    add(host, total);
+  } else {
+    const Tensor slot = slice(scalars_, {0, 1});
+    fill(context_, slot, 0);
+    const Tensor there(slot.data, {1}, dtype_of<Number>, slot.device);
+    add(context_, there);
+    to_host(context_, there, total);
+  }
+  return sum;
+}
+
+/// Whether the norm of all `values`, which lie on one device, is not below `limit`.
 bool Trainer::is_beyond(const std::vector<Tensor>& values, double limit) {
   if (values.empty()) return false;
-  double sum = 0;
-  const Tensor total(&sum, {1}, DType::f64);
-  if (values.front().device.kind == DeviceKind::cpu) {  // also an offloaded optimizer's
-    Context host = host_context(context_);
-    for (const Tensor& each : values) sum_of_squares(host, each, total);
-  } else {
-    const Tensor squares = slice(scalars_, {0, 1});
-    fill(context_, squares, 0);
-    for (const Tensor& each : values) sum_of_squares(context_, each, squares);
-    to_host(context_, squares, total);
-  }
-  return !(sum < limit * limit);
+  const auto squares = sum_on<double>(values.front().device, [&](Context& context, Tensor sum) {
+    for (const Tensor& each : values) sum_of_squares(context, each, sum);
+  });
+  return !(squares < limit * limit);
 }
 
 bool Trainer::holds_finite_state() {
@@ -53,19 +63,8 @@ bool Trainer::holds_finite_state() {
 }
 
 int64_t Trainer::checksum(Tensor values) {
-  int64_t sum = 0;
-  const Tensor total(&sum, {1}, DType::i64);
-  if (values.device.kind == DeviceKind::cpu) {
-    Context host = host_context(context_);
-    ptrain::checksum(host, values, total);
-  } else {
-    const Tensor slot = slice(scalars_, {0, 1});
-    fill(context_, slot, 0);
-    const Tensor integer(slot.data, {1}, DType::i64, slot.device);
-    ptrain::checksum(context_, values, integer);
-    to_host(context_, integer, total);
-  }
-  return sum;
+  return sum_on<int64_t>(values.device,
+                         [&](Context& context, Tensor sum) { ptrain::checksum(context, values, sum); });
 }
 
 void Trainer::look_at_state(Probe& probe) {
