@@ -64,5 +64,5 @@ What to try next:
   $mpirun -np 4 --oversubscribe --bind-to none $build/ptrain configs/demo.yaml --parallel.data 1 --output runs/demo4
       another grid of ranks, the same numbers in the first steps
   $build/ptrain plan configs/llama7b.yaml --ranks 16
-  README.md: fine-tune SmolLM2-135M on real text
+  docs/smollm2.md: fine-tune SmolLM2-135M on real text
 TEXT
