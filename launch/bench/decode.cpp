@@ -41,6 +41,7 @@ Report run_decode(Runtime& runtime, const LoadedConfig& loaded) {
   const int64_t count = runtime.arguments.integer("tokens", 64, 1, 1 << 20);
   ModelSpec spec;
   agreed(runtime.world, [&] {
+    refuse_special_tokens(loaded);
     spec = read_model_spec(directory);
     const int ranks = runtime.world.size();
     check(spec.H % ranks == 0, ExitCode::usage,

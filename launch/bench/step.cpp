@@ -99,14 +99,14 @@ class MemoryWatch {
   double peak_bytes_ = 0;
 };
 
-void load_or_make_weights(Runtime& runtime, const Config& config, Trainer& trainer) {
+void load_or_make_weights(Runtime& runtime, const Config& config, const BaseModel& base, Trainer& trainer) {
   if (config.model.init == Config::Init::random) {
     if (runtime.gpu != nullptr) return make_up_weights(trainer);
     return initialise_weights(static_cast<uint64_t>(config.train.seed), trainer);
   }
   std::optional<HfDir> directory;
   agreed(runtime.world, [&] { directory = HfDir::open(config.model.path); });
-  load_weights(runtime.world, *directory, trainer);
+  load_weights(runtime.world, *directory, base, trainer);
 }
 
 /// What the steps of a trainer took.
@@ -142,28 +142,27 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
   const LoadedConfig loaded = with_flags(runtime, from);
   const Config& config = loaded.config;
   const int64_t steps = runtime.arguments.integer("steps", 5, 1, 100000);
-  ModelSpec spec;
+  BaseModel base;
   std::optional<Plan> plan;
   const Compute compute = compute_of(config, found_device(runtime.context.device));
   const Hardware room = room_of_ranks(runtime.world, runtime.context.device, config, runtime.session.hosts());
   agreed(runtime.world, [&] {
     check_config(loaded, {.ranks = runtime.world.size(), .hosts = runtime.session.hosts()});
-    refuse_unbuilt(loaded);
-    spec = read_model_spec(config.model.path);
-    plan = chosen_plan(config, spec, runtime.world.size(), compute, room).plan;
+    base = read_base_model(config);
+    plan = chosen_plan(config, base.spec, runtime.world.size(), compute, room).plan;
     plan->parallel.saves_behind = false;  // nothing is saved
   });
   check_memory(runtime.world, *plan, runtime.device, runtime.session.hosts());
   const int64_t ledger_bytes = ledger_of(*plan, runtime.world.rank()).total_bytes();
   const MemoryDocuments rows(
-      made_up_rows(config.batch.global * (steps + 1), config.data.sequence_length, spec.V));
+      made_up_rows(config.batch.global * (steps + 1), config.data.sequence_length, base.spec.V));
   const Batches batches(rows, {.sequence_length = config.data.sequence_length, .packing = RowPacking::off},
                         {.micro = config.batch.micro, .global = config.batch.global, .data = plan->mesh.data},
                         {.shuffle = Shuffle::off});
   Run run;
   {
-    Trainer trainer(spec, config.optimizer, *plan, runtime.world, runtime.device);
-    load_or_make_weights(runtime, config, trainer);
+    Trainer trainer(base.spec, config.optimizer, *plan, runtime.world, runtime.device);
+    load_or_make_weights(runtime, config, base, trainer);
     run = run_steps(trainer, batches, steps);
   }
   // Behind the trainer, whose memory a GPU may need for this.
@@ -176,7 +175,7 @@ Report run_step(Runtime& runtime, const LoadedConfig& from) {
 
   const bool is_cpu = runtime.gpu == nullptr;
   const double tokens = static_cast<double>(run.first.tokens);
-  const double flops = tokens * training_flops_per_token(spec, config.data.sequence_length);
+  const double flops = tokens * training_flops_per_token(base.spec, config.data.sequence_length);
   const Times times = run.times;
   Report report;
   report.values = {{"ranks", runtime.world.size()},

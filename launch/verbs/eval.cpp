@@ -4,10 +4,8 @@
 
 #include "launch/runtime.h"
 #include "launch/verbs.h"
-#include "parallel/comm/agree.h"
 #include "src/io/json.h"
 #include "src/io/safetensors.h"
-#include "src/train/config_check.h"
 #include "src/train/evaluate.h"
 
 namespace ptrain {
@@ -15,7 +13,6 @@ namespace ptrain {
 int run_eval(const Arguments& arguments) {
   LoadedConfig loaded = load_config(arguments, {"model.path", "data.train"});
   return run_on_ranks(arguments, loaded.config, [&](Runtime& runtime) {
-    agreed(runtime.world, [&] { refuse_unbuilt(loaded); });
     const std::string logits = arguments.value("logits");
     const EvaluationReport report = evaluate_files(loaded, runtime.world, runtime.device, logits);
     if (!runtime.is_first()) return 0;

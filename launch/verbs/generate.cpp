@@ -11,7 +11,7 @@
 #include "src/infer/decoder.h"
 #include "src/infer/sampler.h"
 #include "src/io/json.h"
-#include "src/train/config_check.h"
+#include "src/train/base_model.h"
 #include "src/train/config_plan.h"
 #include "src/train/model_files.h"
 #include "src/train/weight_check.h"
@@ -44,7 +44,7 @@ struct Task {
 };
 
 Task prepare(const Arguments& arguments, const LoadedConfig& loaded, int ranks) {
-  refuse_unbuilt(loaded);
+  refuse_special_tokens(loaded);
   const std::filesystem::path directory = loaded.config.model.path;
   Task task{.spec = read_model_spec(directory)};
   const ModelSpec& spec = task.spec;

@@ -90,10 +90,9 @@ int run_plan(const Arguments& arguments) {
   check(!arguments.has("step") || arguments.has("trace"), ExitCode::usage,
         "--step is one of a run's trace: give --trace FILE too");
   check_config(loaded, {.ranks = ranks, .source = source});
-  refuse_unbuilt(loaded);
 
   const Config& config = loaded.config;
-  const ModelSpec spec = read_model_spec(config.model.path);
+  const ModelSpec spec = read_base_model(config).spec;
   const Compute compute = compute_of(config, planned_device(config, hardware));
   const auto [plan, why] = chosen_plan(config, spec, ranks, compute, chosen_for(hardware), source);
   const PlanMaker make = plan_maker(config, spec, compute, source);

@@ -21,15 +21,15 @@ void show_rows(const DatasetOptions& options, const TextEncoder& encoder, int64_
 int preprocess_files(Runtime& runtime, const Config& config) {
   const std::string out = runtime.arguments.value("out");
   const int64_t rows_shown = runtime.arguments.integer("show", 0, 0);
-  ModelSpec spec;
+  BaseModel base;
   std::optional<TextEncoder> encoder;
   agreed(runtime.world, [&] {
-    spec = read_model_spec(config.model.path);
-    encoder.emplace(config.model.path, spec, config.data.mask_prompt);
+    base = read_base_model(config);
+    encoder.emplace(config.model.path, base, config.data.mask_prompt);
   });
   DatasetOptions options{.files = config.data.train,
                          .key = "data.train",
-                         .vocabulary_size = spec.V,
+                         .vocabulary_size = base.spec.V,
                          .cache_directory = {},
                          .threads = runtime.context.threads};
   if (!out.empty()) {

@@ -205,7 +205,7 @@ ExportReport export_model(const Storage& storage, const fs::path& source, const 
   }
   agreed(world, [&] {
     if (!is_first) return;
-    copy_small_files(source, work, {"config.json"});
+    copy_small_files({source}, work, {"config.json"});
     write_config(source, work, dtype);
     publish_model(directory);
   });

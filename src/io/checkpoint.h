@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "parallel/comm/communicator.h"
+#include "src/io/hf_dir.h"
 #include "src/io/hf_write.h"
 #include "src/io/json.h"
 #include "src/io/manifest.h"
@@ -43,8 +44,8 @@ struct SavePart {
 };
 
 struct SaveRequest {
-  std::filesystem::path root;    // <output>/checkpoints
-  std::filesystem::path source;  // model directory whose small files are copied along
+  std::filesystem::path root;  // <output>/checkpoints
+  SmallFiles small_files;      // that are copied along
   int64_t step = 0;
   int64_t keep = 2;  // newest checkpoints that stay; 0 = all
   std::vector<HfTensor>

@@ -229,15 +229,22 @@ const std::vector<std::string>& small_hf_files() {
   return names;
 }
 
-std::vector<std::string> copy_small_files(const fs::path& from, const fs::path& to,
+std::vector<std::string> copy_small_files(const SmallFiles& from, const fs::path& to,
                                           const std::vector<std::string>& except) {
   std::vector<std::string> copied;
+  if (from.directory.empty()) return copied;
   for (const std::string& name : small_hf_files()) {
-    std::error_code error;
-    if (!fs::exists(fs::symlink_status(from / name, error))) continue;
     if (std::find(except.begin(), except.end(), name) != except.end()) continue;
-    check_link(from, from / name);
-    write_text(to / name, read_text(from / name, max_small_bytes));
+    const fs::path path = from.directory / name;
+    std::error_code error;
+    if (from.changed && from.changed->contains(name)) {
+      write_text(to / name, from.changed->at(name));
+    } else if (fs::exists(fs::symlink_status(path, error))) {
+      check_link(from.directory, path);
+      write_text(to / name, read_text(path, max_small_bytes));
+    } else {
+      continue;
+    }
     copied.push_back(name);
   }
   return copied;

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,9 +63,15 @@ Json read_hf_config(const std::filesystem::path& directory);
 /// The small files that make a directory whole beside weights: configuration, tokenizer, chat template.
 const std::vector<std::string>& small_hf_files();
 
-/// Copies those of them that are there, and brings them to the disk; `except` are left out. Returns their
-/// names. Errors: ExitCode::input (unreadable, above 256 MB), ExitCode::resources.
-std::vector<std::string> copy_small_files(const std::filesystem::path& from, const std::filesystem::path& to,
+/// Those of a directory, some with another text.
+struct SmallFiles {
+  std::filesystem::path directory;                                         // empty: there are none
+  std::shared_ptr<const std::map<std::string, std::string>> changed = {};  // by name; null: as they lie there
+};
+
+/// Copies those that are there, and brings them to the disk; `except` are left out. Returns their names.
+/// Errors: ExitCode::input (unreadable, above 256 MB), ExitCode::resources.
+std::vector<std::string> copy_small_files(const SmallFiles& from, const std::filesystem::path& to,
                                           const std::vector<std::string>& except = {});
 
 }  // namespace ptrain

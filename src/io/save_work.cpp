@@ -147,9 +147,7 @@ void SaveWork::plan_prepare() {
   for (const fs::path& leftover : list_leftovers(request_.root)) remove_tree(leftover);
   check_room();
   make_directories(making_ / "state");
-  add([this] {
-    if (!request_.source.empty()) small_files_ = copy_small_files(request_.source, making_);
-  });
+  add([this] { small_files_ = copy_small_files(request_.small_files, making_); });
   add([this] {
     plan_ = plan_of_part(plan_hf_files(request_.tensors), part_.index);
     create_hf_files(making_, plan_);

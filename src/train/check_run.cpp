@@ -117,7 +117,7 @@ class RunCheck {
   const CheckRequest& request_;
   Communicator& world_;
   RunDevice device_;
-  ModelSpec spec_;
+  BaseModel base_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;  // of a model that is not drawn at random
   std::optional<TextEncoder> encoder_;
@@ -125,10 +125,7 @@ class RunCheck {
 };
 
 void RunCheck::judge_configuration() {
-  agreed(world_, [&] {
-    check_config(loaded_, {.ranks = request_.ranks, .source = request_.source});
-    refuse_unbuilt(loaded_);
-  });
+  agreed(world_, [&] { check_config(loaded_, {.ranks = request_.ranks, .source = request_.source}); });
   say("configuration   {}: valid for {} rank{}", loaded_.file, request_.ranks,
       request_.ranks == 1 ? "" : "s");
   if (config_.device == Config::Device::cuda && runtime::device_count() == 0)
@@ -141,20 +138,22 @@ void RunCheck::look_at_model() {
   const Hardware room = is_run ? room_of_ranks(world_, device, config_, {}) : ideal_hardware(std::nullopt);
   std::string why;
   agreed(world_, [&] {
-    spec_ = read_model_spec(config_.model.path);
-    ChosenPlan chosen = chosen_plan(config_, spec_, request_.ranks, compute_of(config_, found_device(device)),
-                                    room, request_.source);
+    base_ = read_base_model(config_);
+    ChosenPlan chosen = chosen_plan(config_, base_.spec, request_.ranks,
+                                    compute_of(config_, found_device(device)), room, request_.source);
     plan_ = std::move(chosen.plan);
     why = std::move(chosen.why);
   });
   if (!why.empty()) say("chosen          {}", why);
-  say("model           {}: {}, {} parameters", config_.model.path, spec_.family,
-      with_commas(parameter_count(spec_)));
+  say("model           {}: {}, {} parameters", config_.model.path, base_.spec.family,
+      with_commas(parameter_count(base_.spec)));
   look_at_weights();
-  agreed(world_, [&] { encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt); });
+  agreed(world_, [&] { encoder_.emplace(config_.model.path, base_, config_.data.mask_prompt); });
   say("text            {}", encoder_->tokenizer
                                 ? fmt::format("a tokenizer of {} tokens", encoder_->tokenizer->size())
                                 : std::string("no tokenizer: rows must be ids"));
+  if (!base_.special_tokens.empty())
+    say("added           {}", about_special_tokens(base_, *encoder_->tokenizer));
 }
 
 void RunCheck::look_at_weights() {
@@ -168,7 +167,7 @@ void RunCheck::look_at_weights() {
   std::vector<std::string> unused;
   agreed(world_, [&] {
     weights_ = HfDir::open(config_.model.path);
-    unused = check_weights(spec_, *weights_);
+    unused = check_weights(base_.stored_spec(), *weights_);
   });
   if (is_first()) warn_of_unused(*weights_, unused);
   say("weights         {} tensors in {} file{}, {}: names and shapes as config.json asks for",
@@ -196,11 +195,11 @@ void RunCheck::say_plan() const {
 
 void RunCheck::look_at_data() {
   const fs::path cache = fs::path(config_.output) / "data";
-  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, plan_->mesh.data,
-                            true, cache, device_.context.threads, world_);
+  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, base_.spec,
+                            plan_->mesh.data, true, cache, device_.context.threads, world_);
   count(training_, "data.train");
   if (!config_.data.validation.empty()) {
-    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_,
+    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, base_.spec,
                                 plan_->mesh.data, false, cache, device_.context.threads, world_);
     count(validation_, "data.validation");
   }
@@ -218,7 +217,7 @@ void RunCheck::look_at_output() {
     if (!is_first()) return;
     const auto found = find_newest(fs::path(config_.output) / "checkpoints");
     if (!found) return;
-    const Json identity = run_identity(config_, *training_.dataset);
+    const Json identity = run_identity(config_, base_, *training_.dataset);
     check_resume(found->manifest.run, identity, found->step);
     warn_of_changes(found->manifest.run, identity, found->step);
     step = found->step;
@@ -264,7 +263,7 @@ void RunCheck::show_rows(const RunData& data) const {
     if (!is_first()) return;
     const DatasetOptions options{.files = config_.data.train,
                                  .key = "data.train",
-                                 .vocabulary_size = spec_.V,
+                                 .vocabulary_size = base_.spec.V,
                                  .cache_directory = {},
                                  .threads = device_.context.threads};
     const int64_t most = std::min(shown_rows, data.dataset->size());
@@ -277,10 +276,10 @@ void RunCheck::show_rows(const RunData& data) const {
 }
 
 void RunCheck::take_a_step() {
-  Trainer trainer(spec_, config_.optimizer, *plan_, world_, device_);
+  Trainer trainer(base_.spec, config_.optimizer, *plan_, world_, device_);
   const double begin_s = now_s();
   if (weights_) {
-    load_weights(world_, *weights_, trainer);
+    load_weights(world_, *weights_, base_, trainer);
   } else {
     initialise_weights(static_cast<uint64_t>(config_.train.seed), trainer);
   }
@@ -307,7 +306,7 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
   state.get();
   save_checkpoint(world_,
                   {.root = root,
-                   .source = config_.model.path,
+                   .small_files = small_files_of(base_, config_.model.path),
                    .step = 1,
                    .tensors = model_tensors(*plan_, checkpoint_dtype(config_))},
                   slices_to_save(trainer, state));

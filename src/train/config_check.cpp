@@ -11,19 +11,7 @@
 namespace ptrain {
 namespace {
 
-/// A choice that is not built. The row goes when the thing is there.
-struct Unbuilt {
-  std::string_view key;
-  bool (*is_chosen)(const Config&);
-  std::string_view instead;
-};
-
 using C = Config;
-
-constexpr Unbuilt unbuilt_table[] = {
-    {"data.special_tokens", [](const C& c) { return c.data.special_tokens.has_value(); },
-     "use null and a tokenizer.json that has the tokens"},
-};
 
 void check_mesh(const LoadedConfig& loaded, const WorldSize& world) {
   const C::Parallel& parallel = loaded.config.parallel;
@@ -96,6 +84,9 @@ void check_s3(const LoadedConfig& loaded) {
   for (const std::string& file : config.data.validation) {
     if (is_s3(file)) s3_pattern(file, loaded.where("data.validation"));
   }
+  check(!is_s3(config.data.special_tokens.value_or("")), ExitCode::usage,
+        "{} = {}: it is read from a disk; bring the file to every host", loaded.where("data.special_tokens"),
+        config.data.special_tokens.value_or(""));
   check(!is_s3(config.output), ExitCode::usage,
         "{} = {}: a run writes to a disk; give a directory here, and checkpoint.upload for copies in S3",
         loaded.where("output"), config.output);
@@ -138,21 +129,6 @@ void check_config(const LoadedConfig& loaded, const WorldSize& world) {
   check_hosts(loaded, world);
   check_batch(loaded, world);
   check_combinations(loaded, world);
-}
-
-std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded) {
-  std::vector<std::string> messages;
-  for (const Unbuilt& row : unbuilt_table) {
-    if (!row.is_chosen(loaded.config)) continue;
-    messages.push_back(fmt::format("{} = {} is not built yet; {}", loaded.where(row.key),
-                                   value_text(loaded.config, row.key), row.instead));
-  }
-  return messages;
-}
-
-void refuse_unbuilt(const LoadedConfig& loaded) {
-  const std::vector<std::string> messages = unbuilt_choices(loaded);
-  if (!messages.empty()) fail(ExitCode::usage, "{}", messages.front());
 }
 
 }  // namespace ptrain

@@ -1,11 +1,10 @@
-// Judges a configuration against itself and the size of the world, and refuses what is not built yet.
+// Judges a configuration against itself and the size of the world.
 // Not for what needs the model or the data: heads, layers, files.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "src/train/config_load.h"
 
@@ -21,11 +20,5 @@ struct WorldSize {
 /// Mesh against ranks and hosts, global batch against micro-batches, keys that need others. Errors:
 /// ExitCode::usage, with the place of the key, the values and the fix.
 void check_config(const LoadedConfig& loaded, const WorldSize& world);
-
-/// What the configuration asks for and this program cannot do yet, one message each, what is possible in it.
-std::vector<std::string> unbuilt_choices(const LoadedConfig& loaded);
-
-/// Throws the first of them. Errors: ExitCode::usage.
-void refuse_unbuilt(const LoadedConfig& loaded);
 
 }  // namespace ptrain

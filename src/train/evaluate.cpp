@@ -98,26 +98,26 @@ int64_t longest(const DocumentSource& source) {
 EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world, const RunDevice& device,
                                 const std::string& logits_file) {
   Config config = loaded.config;
-  ModelSpec spec;
+  BaseModel base;
   std::optional<TextEncoder> encoder;
   std::optional<HfDir> directory;
   agreed(world, [&] {
-    spec = read_model_spec(config.model.path);
+    base = read_base_model(config);
     directory = HfDir::open(config.model.path);
-    const std::vector<std::string> unused = check_weights(spec, *directory);
+    const std::vector<std::string> unused = check_weights(base.stored_spec(), *directory);
     if (world.rank() == 0) warn_of_unused(*directory, unused);
-    encoder.emplace(config.model.path, spec, config.data.mask_prompt);
+    encoder.emplace(config.model.path, base, config.data.mask_prompt);
     check(config.parallel.tensor * config.parallel.pipeline <= world.size(), ExitCode::usage,
           "tensor * pipeline = {} * {} = {}, but there are {} ranks", config.parallel.tensor,
           config.parallel.pipeline, config.parallel.tensor * config.parallel.pipeline, world.size());
   });
   const auto dataset = open_dataset({.files = config.data.train,
                                      .key = "data.train",
-                                     .vocabulary_size = spec.V,
+                                     .vocabulary_size = base.spec.V,
                                      .threads = device.context.threads},
                                     encoder->encoding(), world);
   if (!loaded.is_set("data.sequence_length"))
-    config.data.sequence_length = std::min(spec.max_positions, longest(*dataset));
+    config.data.sequence_length = std::min(base.spec.max_positions, longest(*dataset));
   if (!loaded.is_set("batch.global"))
     config.batch.global = config.batch.micro * data_ranks(config, world.size());
   // Nothing is updated: there is no state to share out, and every rank keeps what it computes with.
@@ -126,7 +126,7 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   std::optional<Plan> plan;
   std::optional<Batches> rows;
   agreed(world, [&] {
-    plan = plan_of(config, spec, world.size(), compute_of(config, found_device(device.context.device)),
+    plan = plan_of(config, base.spec, world.size(), compute_of(config, found_device(device.context.device)),
                    "there are");
     rows.emplace(
         *dataset, row_rules(config.data),
@@ -135,13 +135,13 @@ EvaluationReport evaluate_files(const LoadedConfig& loaded, Communicator& world,
   });
   const Batches& batches = *rows;
 
-  Trainer trainer(spec, config.optimizer, *plan, world, device, Pass::evaluate);
-  load_weights(world, *directory, trainer.model().placed(), trainer.model().context(),
+  Trainer trainer(base.spec, config.optimizer, *plan, world, device, Pass::evaluate);
+  load_weights(world, *directory, base, trainer.model().placed(), trainer.model().context(),
                trainer.model().parameters());
   const int64_t steps = batches.steps_per_epoch(0);
   if (logits_file.empty()) return {.evaluation = trainer.evaluate(batches, steps), .rows = dataset->size()};
 
-  LogitsCollector collector(trainer, batches, *dataset, spec.V, world);
+  LogitsCollector collector(trainer, batches, *dataset, base.spec.V, world);
   const EvaluationReport report{.evaluation = trainer.evaluate(batches, steps,
                                                                [&](int64_t step, int micro, Tensor logits) {
                                                                  collector.take(step, micro, logits);

@@ -9,6 +9,7 @@
 #include "src/io/part_writers.h"
 #include "src/model/host_flat.h"
 #include "src/model/init.h"
+#include "src/train/new_rows.h"
 #include "src/train/state_files.h"
 #include "src/train/store.h"
 
@@ -51,7 +52,14 @@ void load_weights(Communicator& world, const HfDir& directory, const std::vector
   host.put();
 }
 
-void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer) {
+void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base,
+                  const std::vector<PlacedWeight>& placed, const Context& context, Tensor parameters) {
+  HostFlat host(context, parameters, parameters.dtype);
+  load_base_weights(world, directory, base, wanted_slices(placed, host.view()));
+  host.put();
+}
+
+void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base, Trainer& trainer) {
   HostState state(trainer, HostState::Parts::weights);
   std::vector<WantedSlice> wanted;
   for (const StateSlice& slice : slices_to_load(trainer, state)) {
@@ -59,7 +67,7 @@ void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer)
       wanted.push_back(
           {.name = slice.name, .shape = slice.shape, .slice = slice.slice, .destination = slice.weight});
   }
-  load_slices(world, source_of(directory), wanted);
+  load_base_weights(world, directory, base, std::move(wanted));
   state.put();
 }
 
@@ -120,8 +128,8 @@ DType checkpoint_dtype(const Config& config) {
                                                    : stored_dtype(HfDir::open(config.model.path));
 }
 
-void save_model(const Storage& storage, const std::filesystem::path& source,
-                const std::filesystem::path& directory, Trainer& trainer, DType dtype) {
+void save_model(const Storage& storage, const SmallFiles& small_files, const std::filesystem::path& directory,
+                Trainer& trainer, DType dtype) {
   Communicator& world = storage.world();
   const std::filesystem::path temporary = making_of(directory);
   const std::vector<HfTensor> tensors = model_tensors(trainer.plan(), dtype);
@@ -159,7 +167,7 @@ void save_model(const Storage& storage, const std::filesystem::path& source,
   tried([&] {
     agreed(storage.group(), [&] {
       writer->sync();
-      if (world.rank() == 0) copy_small_files(source, temporary);
+      if (world.rank() == 0) copy_small_files(small_files, temporary);
     });
     writer->finish();
     if (world.rank() == 0) replace_by_made(directory);

@@ -10,6 +10,7 @@
 #include "src/io/hf_write.h"
 #include "src/io/load.h"
 #include "src/io/storage.h"
+#include "src/train/base_model.h"
 #include "src/train/config.h"
 #include "src/train/trainer.h"
 
@@ -24,10 +25,14 @@ std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, 
 void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
                   Tensor flat);
 
-/// The same into parameters on any device, and into a trainer's, master values included.
+/// The same into parameters on any device.
 void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
                   const Context& context, Tensor parameters);
-void load_weights(Communicator& world, const HfDir& directory, Trainer& trainer);
+
+/// The same with the new rows of a base model; into a trainer's with its master values.
+void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base,
+                  const std::vector<PlacedWeight>& placed, const Context& context, Tensor parameters);
+void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base, Trainer& trainer);
 
 /// Random weights by (seed, name, index).
 void initialise_weights(uint64_t seed, Trainer& trainer);
@@ -44,10 +49,11 @@ DType stored_dtype(const HfDir& directory);
 /// The dtype that the run's safetensors files get: checkpoint.dtype, `auto` resolved.
 DType checkpoint_dtype(const Config& config);
 
-/// Collective: an HF directory of the trained weights: config.json, tokenizer files of `source`, safetensors.
+/// Collective: an HF directory of the trained weights: config.json, tokenizer files, safetensors.
 /// Written beside and renamed, so that `directory` is whole or not there. On several disks: on the first one,
 /// where the weights of all travel to, 256 MB at a time.
-void save_model(const Storage& storage, const std::filesystem::path& source,
-                const std::filesystem::path& directory, Trainer& trainer, DType dtype);
+/// small_files: of the first rank; others need not have them.
+void save_model(const Storage& storage, const SmallFiles& small_files, const std::filesystem::path& directory,
+                Trainer& trainer, DType dtype);
 
 }  // namespace ptrain

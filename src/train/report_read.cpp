@@ -39,7 +39,7 @@ std::string draw_timeline(const fs::path& directory) {
   request.file = directory / "config.yaml";
   const Config config = load_config(request).config;
   const fs::path trace = directory / "trace.json";
-  const ModelSpec spec = read_model_spec(config.model.path);
+  const ModelSpec spec = read_base_model(config).spec;
   const Compute compute = compute_of(config, config.device);
   const auto [plan, why] = chosen_plan(config, spec, ranks_of(config, trace), compute,
                                        ideal_hardware(std::nullopt), "the run had");

@@ -43,11 +43,15 @@ std::string named_value(const Json& run, const std::string& key, const Json& val
 
 }  // namespace
 
-Json run_identity(const Config& config, const DocumentSource& training_data) {
+Json run_identity(const Config& config, const BaseModel& base, const DocumentSource& training_data) {
   Json fixed = {{"model", model_digest(config)}, {"data", data_digest(training_data)}};
   for (const char* key : {"model.init", "data.sequence_length", "data.packing", "data.overlong",
                           "data.shuffle", "data.mask_prompt", "batch.global", "train.seed"}) {
     fixed[key] = value_text(config, key);
+  }
+  if (!base.special_tokens.empty()) {
+    fixed["data.special_tokens"] = Json(base.special_tokens).dump();
+    fixed["model.new_token_init"] = value_text(config, "model.new_token_init");
   }
   Json free = Json::object();
   for (const char* key :
@@ -62,9 +66,13 @@ Json run_identity(const Config& config, const DocumentSource& training_data) {
 }
 
 void check_resume(const Json& saved, const Json& now, int64_t step) {
-  for (const auto& [key, value] : now.at("fixed").items()) {
-    const Json old =
-        saved.contains("fixed") && saved["fixed"].contains(key) ? saved["fixed"][key] : Json("nothing");
+  const Json& fixed = now.at("fixed");
+  const Json old_fixed = saved.value("fixed", Json::object());
+  Json all = {{"data.special_tokens", ""}};  // before the data, which they change
+  all.update(fixed);
+  all.update(old_fixed);
+  for (const auto& [key, any] : all.items()) {
+    const Json old = old_fixed.value(key, Json("nothing")), value = fixed.value(key, Json("nothing"));
     check(old == value, ExitCode::usage,
           "{}: the checkpoint of step {} was made with {}, now it is {}; put it back, or give another output",
           key, step, named_value(saved, key, old), named_value(now, key, value));

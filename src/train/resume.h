@@ -5,13 +5,13 @@
 
 #include "src/data/document_source.h"
 #include "src/io/json_fwd.h"
-#include "src/train/config.h"
+#include "src/train/base_model.h"
 
 namespace ptrain {
 
 /// The run as a checkpoint's manifest keeps it: {"fixed": {...}, "free": {...}}, key by key of the
 /// configuration, and "names": the model's and the data's paths, for messages alone.
-Json run_identity(const Config& config, const DocumentSource& training_data);
+Json run_identity(const Config& config, const BaseModel& base, const DocumentSource& training_data);
 
 /// Errors: ExitCode::usage where a fixed value of the checkpoint of `step` differs, naming both values.
 void check_resume(const Json& saved, const Json& now, int64_t step);

@@ -16,6 +16,7 @@
 #include "src/io/part_writers.h"
 #include "src/io/replica_copy.h"
 #include "src/io/storage.h"
+#include "src/train/base_model.h"
 #include "src/train/crash_loop.h"
 #include "src/train/judge.h"
 #include "src/train/metrics.h"
@@ -128,9 +129,10 @@ class Run {
   std::optional<ReplicaCopy> replica_;  // on the first rank of each disk, with checkpoint.replicas
   RestartNotes restarts_;               // of the first rank, as the lock
   RunCloud cloud_;
-  ModelSpec spec_;
+  BaseModel base_;
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;   // where they are not drawn at random
+  SmallFiles small_files_;         // of the model that is written, on the first rank of each disk
   DType file_dtype_ = DType::f32;  // of the safetensors that are written
   std::optional<TextEncoder> encoder_;
   RunData training_, validation_;

@@ -6,11 +6,6 @@
 namespace ptrain {
 namespace {
 
-bool has_tokenizer(const std::filesystem::path& directory) {
-  return std::filesystem::exists(directory / "tokenizer.json") ||
-         std::filesystem::exists(directory / "tokenizer.model");
-}
-
 Overlong overlong_of(Config::Overlong choice) {
   switch (choice) {
     case Config::Overlong::automatic:
@@ -29,11 +24,11 @@ Overlong overlong_of(Config::Overlong choice) {
 
 }  // namespace
 
-TextEncoder::TextEncoder(const std::filesystem::path& model_dir, const ModelSpec& spec, bool masks_prompt)
-    : tokenizer(has_tokenizer(model_dir) ? Tokenizer::load(model_dir) : nullptr),
+TextEncoder::TextEncoder(const std::filesystem::path& model_dir, const BaseModel& base, bool masks_prompt)
+    : tokenizer(has_tokenizer(model_dir) ? Tokenizer::load(model_dir, base.special_tokens) : nullptr),
       text(read_model_text(model_dir, tokenizer.get())),
       rows(std::make_unique<RowEncoder>(tokenizer.get(), text,
-                                        masks_prompt ? MaskPrompt::yes : MaskPrompt::no, spec.V)) {}
+                                        masks_prompt ? MaskPrompt::yes : MaskPrompt::no, base.spec.V)) {}
 
 Encoding TextEncoder::encoding() const {
   return row_encoding(*rows);

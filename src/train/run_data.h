@@ -9,6 +9,7 @@
 #include "src/data/rows.h"
 #include "src/data/tokenizer/tokenizer.h"
 #include "src/model/spec.h"
+#include "src/train/base_model.h"
 #include "src/train/config.h"
 
 namespace ptrain {
@@ -17,7 +18,7 @@ namespace ptrain {
 struct TextEncoder {
   /// Errors: ExitCode::input for what is there and broken. A missing tokenizer is an error only once a row
   /// needs it.
-  TextEncoder(const std::filesystem::path& model_dir, const ModelSpec& spec, bool masks_prompt);
+  TextEncoder(const std::filesystem::path& model_dir, const BaseModel& base, bool masks_prompt);
 
   Encoding encoding() const;
 

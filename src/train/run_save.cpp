@@ -23,6 +23,9 @@ void Run::open_saver() {
     const std::string text = config_yaml(config_, std::filesystem::current_path());
     identity_["configuration"] = fmt::format("{:016x}", hash_of(text));
   }
+  agreed(world_, [&] {
+    if (storage_->group().rank() == 0) small_files_ = small_files_of(base_, config_.model.path);
+  });
   saver_.emplace(world_, part_of_checkpoint());
   saved_tensors_ = model_tensors(*plan_, file_dtype_, storage_->disks());
   const int64_t every = config_.checkpoint.every;
@@ -54,7 +57,7 @@ SaveRequest Run::save_request(int64_t step) {
                      {"epoch", place.epoch},
                      {"rows_of_epoch", (place.step + 1) * config_.batch.global}};
   return {.root = output_ / "checkpoints",
-          .source = config_.model.path,
+          .small_files = small_files_,
           .step = step,
           .keep = config_.checkpoint.keep,
           .tensors = saved_tensors_,
@@ -126,7 +129,7 @@ void Run::note_saved(Saving saving) {
 }
 
 void Run::keep_as_model() {
-  save_model(*storage_, config_.model.path, output_ / "model", *trainer_, file_dtype_);
+  save_model(*storage_, small_files_, output_ / "model", *trainer_, file_dtype_);
   agreed(world_, [&] {
     if (is_first() && storage_->disks().count() > 1) note_model_step(output_, step_);
   });

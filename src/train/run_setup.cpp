@@ -52,7 +52,6 @@ void Run::claim_output() {
   agreed(world_, [&] {
     check_output(output_);
     check_config(loaded_, {.ranks = world_.size(), .hosts = environment_.hosts});
-    refuse_unbuilt(loaded_);
     if (!is_first()) return;
     std::error_code error;
     fs::create_directories(output_, error);
@@ -84,14 +83,14 @@ void Run::read_model() {
   const Hardware room = room_of_ranks(world_, device, config_, environment_.hosts);
   std::string identity;  // of the model's files, where a host may have its own
   agreed(world_, [&] {
-    spec_ = read_model_spec(config_.model.path);
+    base_ = read_base_model(config_);
     auto [plan, why] =
-        chosen_plan(config_, spec_, world_.size(), compute_of(config_, found_device(device)), room);
+        chosen_plan(config_, base_.spec, world_.size(), compute_of(config_, found_device(device)), room);
     plan_ = std::move(plan);
     if (is_first() && !why.empty()) log::info("{}", why);
     if (config_.model.init == Config::Init::pretrained) {
       weights_ = HfDir::open(config_.model.path);
-      const std::vector<std::string> unused = check_weights(spec_, *weights_);
+      const std::vector<std::string> unused = check_weights(base_.stored_spec(), *weights_);
       if (is_first()) warn_of_unused(*weights_, unused);
     }
     const std::span<const std::string> hosts = environment_.hosts;
@@ -101,7 +100,14 @@ void Run::read_model() {
                                  std::ranges::find(hosts, hosts[rank]) == hosts.begin() + world_.rank();
     if (speaks_for_host) identity = fmt::format("{:016x}", model_identity());
     file_dtype_ = checkpoint_dtype(config_);
-    encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
+    encoder_.emplace(config_.model.path, base_, config_.data.mask_prompt);
+  });
+  if (is_first() && !base_.special_tokens.empty())
+    log::info("{}", about_special_tokens(base_, *encoder_->tokenizer));
+  const std::string tokens = base_.special_tokens.empty() ? "" : Json(base_.special_tokens).dump();
+  agree_alike(world_, ExitCode::input, tokens, [&](std::string_view first) {
+    return fmt::format("data.special_tokens: {} lists {}, on the first host {}; copy it anew",
+                       *config_.data.special_tokens, tokens, first);
   });
   agree_alike(world_, ExitCode::input, identity, [&](std::string_view) {
     return fmt::format(
@@ -119,11 +125,11 @@ uint64_t Run::model_identity() const {
 void Run::open_data() {
   const fs::path cache = output_ / "data";
   const int data = plan_->mesh.data;
-  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, data, true, cache,
-                            environment_.device.context.threads, *storage_);
+  training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, base_.spec, data, true,
+                            cache, environment_.device.context.threads, *storage_);
   if (!config_.data.validation.empty()) {
-    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, spec_, data,
-                                false, cache, environment_.device.context.threads, *storage_);
+    validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, base_.spec,
+                                data, false, cache, environment_.device.context.threads, *storage_);
   }
   steps_ = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
   const PackingCounts counts = training_.batches->counts();
@@ -137,23 +143,23 @@ void Run::build_trainer() {
   if (is_first())
     for (const std::string& line : environment_.banner) log::info("{}", line);
   check_memory(world_, *plan_, environment_.device, environment_.hosts);
-  trainer_.emplace(spec_, config_.optimizer, *plan_, world_, environment_.device);
+  trainer_.emplace(base_.spec, config_.optimizer, *plan_, world_, environment_.device);
   watch_.set_peers(*trainer_);
   if (environment_.after_connecting) environment_.after_connecting();
   progress_ = {.steps = steps_,
-               .flops_per_token = training_flops_per_token(spec_, config_.data.sequence_length),
+               .flops_per_token = training_flops_per_token(base_.spec, config_.data.sequence_length),
                .peak_flops = environment_.peak_flops};
   if (is_first()) {
-    log::info("{}: {:.1f} million parameters on {} ranks: {}; {} steps of {} rows of {} tokens", spec_.family,
-              static_cast<double>(parameter_count(spec_)) / 1e6, world_.size(), to_string(plan_->mesh),
-              steps_, config_.batch.global, config_.data.sequence_length);
+    log::info("{}: {:.1f} million parameters on {} ranks: {}; {} steps of {} rows of {} tokens",
+              base_.spec.family, static_cast<double>(parameter_count(base_.spec)) / 1e6, world_.size(),
+              to_string(plan_->mesh), steps_, config_.batch.global, config_.data.sequence_length);
   }
 }
 
 void Run::load_model() {
   if (config_.model.init == Config::Init::random)
     return initialise_weights(static_cast<uint64_t>(config_.train.seed), *trainer_);
-  load_weights(world_, *weights_, *trainer_);
+  load_weights(world_, *weights_, base_, *trainer_);
 }
 
 /// Refuses a checkpoint of another run before anything large is made. True where nothing is left to do.
@@ -165,7 +171,7 @@ bool Run::look_for_checkpoint() {
   std::string identity;
   agreed(world_, [&] {
     if (!is_first()) return;
-    identity_ = run_identity(config_, *training_.dataset);
+    identity_ = run_identity(config_, base_, *training_.dataset);
     identity = identity_.dump();
     if (!newest) return;
     check_resume(newest->manifest.run, identity_, newest->step);

@@ -58,7 +58,7 @@ class Verification {
   const VerifyRequest& request_;
   Communicator& world_;
   RunDevice device_;
-  ModelSpec spec_;
+  BaseModel base_;
   Compute compute_;
   Variant own_{.name = "the configuration's own plan"};
   std::vector<Variant> variants_;
@@ -74,41 +74,38 @@ class Verification {
 };
 
 void Verification::read_model() {
-  agreed(world_, [&] {
-    check_config(loaded_, {.ranks = world_.size(), .hosts = request_.hosts});
-    refuse_unbuilt(loaded_);
-  });
+  agreed(world_, [&] { check_config(loaded_, {.ranks = world_.size(), .hosts = request_.hosts}); });
   const Device& device = device_.context.device;
   compute_ = compute_of(config_, found_device(device));
   const Hardware room = room_of_ranks(world_, device, config_, request_.hosts);
   rank_bytes_ = request_.rank_bytes;
   if (!rank_bytes_) rank_bytes_ = memory_of_ranks(world_, device, compute_, request_.hosts);
   agreed(world_, [&] {
-    spec_ = read_model_spec(config_.model.path);
-    auto [plan, why] = chosen_plan(config_, spec_, world_.size(), compute_, room);
+    base_ = read_base_model(config_);
+    auto [plan, why] = chosen_plan(config_, base_.spec, world_.size(), compute_, room);
     own_.plan = std::move(plan);
     if (world_.rank() == 0 && !why.empty()) log::info("{}", why);
     const std::string objection = objection_to(own_.plan, rank_bytes_);
     check(objection.empty(), ExitCode::resources, "{}; see what `ptrain plan` advises", objection);
     variants_ = variants_of(
-        config_, spec_, own_.plan,
+        config_, base_.spec, own_.plan,
         {.world = world_.size(), .compute = compute_, .hosts = request_.hosts, .most = request_.most});
     if (config_.model.init == Config::Init::pretrained) {
       weights_ = HfDir::open(config_.model.path);
-      const std::vector<std::string> unused = check_weights(spec_, *weights_);
+      const std::vector<std::string> unused = check_weights(base_.stored_spec(), *weights_);
       if (world_.rank() == 0) warn_of_unused(*weights_, unused);
     }
-    encoder_.emplace(config_.model.path, spec_, config_.data.mask_prompt);
+    encoder_.emplace(config_.model.path, base_, config_.data.mask_prompt);
   });
   const ParallelConfig& parallel = own_.plan.parallel;
-  tolerances_ = {.layers = tolerances_of_layers(compute_.precision, spec_),
+  tolerances_ = {.layers = tolerances_of_layers(compute_.precision, base_.spec),
                  .sums = tolerances_of_sums(parallel.global / parallel.micro)};
   names_ = trained_tensors(own_.plan);
 }
 
 /// The rows, and the first two steps of which there is something to learn.
 void Verification::read_data() {
-  data_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, spec_, own_.plan.mesh.data,
+  data_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, base_.spec, own_.plan.mesh.data,
                         true, {}, device_.context.threads, world_);
   agreed(world_, [&] {
     const Batches& batches = *data_.batches;
@@ -138,9 +135,9 @@ Observed Verification::observe(const Variant& variant) {
                          .global = variant.plan.parallel.global,
                          .data = variant.plan.mesh.data},
                         order_rules(config_, Shuffle::on));
-  Trainer trainer(spec_, config_.optimizer, variant.plan, world_, device_);
+  Trainer trainer(base_.spec, config_.optimizer, variant.plan, world_, device_);
   if (weights_) {
-    load_weights(world_, *weights_, trainer);
+    load_weights(world_, *weights_, base_, trainer);
   } else {
     initialise_weights(static_cast<uint64_t>(config_.train.seed), trainer);
   }

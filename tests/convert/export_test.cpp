@@ -33,7 +33,7 @@ fs::path make_checkpoint(const fs::path& root, DType dtype, int64_t step = 3) {
   std::ofstream(source / "config.json")
       << R"({"model_type": "llama", "dtype": "bfloat16", "hidden_size": 7})";
   std::ofstream(source / "tokenizer.json") << "{}";
-  SaveRequest request{root / "checkpoints", source, step, 0, {}, {{"seed", 1}}};
+  SaveRequest request{root / "checkpoints", {source}, step, 0, {}, {{"seed", 1}}};
   for (size_t t = 0; t < shapes.size(); ++t)
     request.tensors.push_back({fmt::format("w{}", t), shapes[t], dtype});
   run_ranks(2, [&](Communicator& world) {

@@ -54,7 +54,7 @@ TEST(Checkpoint, ItIsAnHfDirectoryWithStateAndAManifestThatCoversEveryFile) {
   std::ofstream(source.path() / "config.json") << R"({"model_type": "llama"})";
   std::ofstream(source.path() / "tokenizer.json") << "{}";
   SaveRequest request = request_for(root.path(), 500, DType::bf16);
-  request.source = source.path();
+  request.small_files = {source.path()};
   save(Mesh{2, 1, 2}, request);
   const fs::path path = root.path() / "step-00000500";
   const HfDir model = HfDir::open(path);
@@ -83,7 +83,7 @@ TEST(Checkpoint, AsAModelDirectoryItsWeightsAreCheckedToo) {
   TemporaryDirectory root, source;
   std::ofstream(source.path() / "config.json") << "{}";
   SaveRequest request = request_for(root.path(), 1);
-  request.source = source.path();
+  request.small_files = {source.path()};
   save(Mesh{1, 2, 2}, request);
   const fs::path path = root.path() / checkpoint_name(1);
   const auto load = [&] {

@@ -316,7 +316,7 @@ TEST(HfDir, SmallFilesAreCopiedByName) {
   write_config(from.path());
   std::ofstream(from.path() / "tokenizer.json") << "{}";
   std::ofstream(from.path() / "secret.txt") << "no";
-  EXPECT_EQ(copy_small_files(from.path(), to.path(), {"config.json"}),
+  EXPECT_EQ(copy_small_files({from.path()}, to.path(), {"config.json"}),
             std::vector<std::string>{"tokenizer.json"});
   EXPECT_EQ(read_text(to.path() / "tokenizer.json", 10), "{}");
   EXPECT_FALSE(fs::exists(to.path() / "config.json"));

@@ -290,15 +290,6 @@ TEST(ConfigCheck, MeshesThatFillTheWorldAreAccepted) {
   }
 }
 
-TEST(ConfigCheck, WhatIsNotBuiltIsSaidAndADeviceIsNotPartOfIt) {
-  LoadRequest request;
-  request.overrides = {{"device", "cuda"}, {"precision", "bf16"}, {"data.special_tokens", "tokens.json"}};
-  const LoadedConfig loaded = load_config(request);
-  EXPECT_EQ(unbuilt_choices(loaded).size(), 1u);
-  EXPECT_THROW(refuse_unbuilt(loaded), Error);
-  EXPECT_NO_THROW(refuse_unbuilt(load_config({})));
-}
-
 TEST(ConfigPlan, EveryAutoIsResolved) {
   const Config config = with(
       "parallel: {tensor: 4, pipeline: 2, schedule: gpipe, zero: 0}\nbatch: {micro: 3, global: 24}\n"

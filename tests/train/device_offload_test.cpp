@@ -297,7 +297,7 @@ void save(Communicator& world, Trainer& trainer, const std::filesystem::path& ro
   state.get();
   save_checkpoint(world,
                   {.root = root,
-                   .source = golden().directory,
+                   .small_files = {golden().directory},
                    .step = step,
                    .tensors = model_tensors(trainer.plan(), DType::bf16)},
                   slices_to_save(trainer, state));

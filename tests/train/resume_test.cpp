@@ -45,7 +45,7 @@ void save_half(const CurveCase& golden, const Grid& grid, const std::filesystem:
     state.get();
     save_checkpoint(world,
                     {.root = root,
-                     .source = golden.directory,
+                     .small_files = {golden.directory},
                      .step = half,
                      .tensors = model_tensors(trainer.plan(), dtype)},
                     slices_to_save(trainer, state));
@@ -188,7 +188,7 @@ TEST(Resume, WeightsAndMomentsAreBitwiseTheSameOnAnyOtherGrid) {
       state.get();
       save_checkpoint(world,
                       {.root = again.path(),
-                       .source = golden.directory,
+                       .small_files = {golden.directory},
                        .step = half,
                        .tensors = model_tensors(trainer.plan(), DType::bf16)},
                       slices_to_save(trainer, state));
@@ -218,7 +218,7 @@ TEST(Resume, TheCheckpointIsAnHfDirectoryThatLoadsElsewhere) {
   run_ranks(2, [&](Communicator& world) {
     const Grid grid{.data = 2};
     Trainer trainer(golden.spec, golden.optimizer, *plan_on(golden, grid), world, Context{});
-    load_weights(world, directory, trainer);
+    load_weights(world, directory, {.spec = trainer.model().spec()}, trainer);
     const double loss = go(golden, grid, trainer, half, half + 1).at(0).loss;
     const double want = golden.curve["curve"][half]["loss"].get<double>();
     EXPECT_NEAR(loss, want, tolerance::golden_loss * want);

@@ -72,7 +72,7 @@ TEST_F(SmolLm2, LogitsAreTheReferences) {
 }
 
 TEST_F(SmolLm2, GreedyRepliesAreTheReferences) {
-  const TextEncoder encoder(model(), read_model_spec(model()), true);
+  const TextEncoder encoder(model(), {.spec = read_model_spec(model())}, true);
   const auto decode = decoder(256);
   const Json golden = read_json(fixture("smollm2/greedy.json"));
   for (const Json& reply : golden["replies"]) {
@@ -113,7 +113,7 @@ std::vector<Document> reference_rows() {
 }
 
 TEST_F(SmolLm2, ChatRowsBecomeTheReferencesIdsAndLabels) {
-  const TextEncoder encoder(model(), read_model_spec(model()), true);
+  const TextEncoder encoder(model(), {.spec = read_model_spec(model())}, true);
   const std::string text = read_text(fixture("smollm2/sft.jsonl"), 1 << 24);
   const std::vector<Document> want = reference_rows();
   size_t begin = 0;
@@ -145,7 +145,7 @@ TEST_F(SmolLm2, TenStepsOfFineTuningAreTheReferencesOnSixRanks) {
   run_ranks(6, [&](Communicator& world) {
     Trainer trainer(spec, rules, make_plan(workload_of(spec, SequenceParallel::on, 2), parallel, 6), world,
                     Context{});
-    load_weights(world, HfDir::open(model()), trainer);
+    load_weights(world, HfDir::open(model()), {.spec = trainer.model().spec()}, trainer);
     for (int64_t step = 1; step <= 10; ++step) {
       const StepResult result = trainer.step(batches, step, 10);
       const Json& want = golden["fp64"][static_cast<size_t>(step - 1)];

@@ -208,6 +208,12 @@ void Tokenizer::Impl::encode_valid(std::string_view text, Scratch& scratch, std:
   }
 }
 
+bool has_tokenizer(const std::filesystem::path& model_dir) {
+  std::error_code error;
+  return std::filesystem::exists(model_dir / "tokenizer.json", error) ||
+         std::filesystem::exists(model_dir / "tokenizer.model", error);
+}
+
 Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
 Tokenizer::~Tokenizer() = default;

@@ -19,6 +19,9 @@ enum class Special { add, none };
 /// Whether decode() leaves out the special added tokens.
 enum class Skip { none, special };
 
+/// Whether Tokenizer::load() has a file to read there.
+bool has_tokenizer(const std::filesystem::path& model_dir);
+
 /// A loaded tokenizer. Const member functions may be called from several threads at once.
 ///
 /// Ids are those of the Hugging Face tokenizers library, with these known limits: characters that one side's
