@@ -29,7 +29,9 @@ int ranks_of_mesh(const Config& config) {
 
 int check_on_ranks(Runtime& runtime, const LoadedConfig& loaded) {
   const int started = runtime.world.size();
-  CheckRequest request{.depth = depth_of(runtime.arguments), .say = [](std::string_view line) {
+  CheckRequest request{.depth = depth_of(runtime.arguments),
+                       .hosts = runtime.session.hosts(),
+                       .say = [](std::string_view line) {
                          fmt::print("{}\n", line);
                          std::fflush(stdout);
                        }};

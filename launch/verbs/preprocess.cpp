@@ -33,7 +33,10 @@ int preprocess_files(Runtime& runtime, const Config& config) {
                          .cache_directory = {},
                          .threads = runtime.context.threads};
   if (!out.empty()) {
-    const TokenTotals totals = preprocess(options, encoder->encoding(), out, runtime.world);
+    const std::filesystem::path directory = std::filesystem::absolute(out).parent_path();
+    const FoundStorage found =
+        find_storage(runtime.world, runtime.session.hosts(), StorageWish::automatic, "--out", directory);
+    const TokenTotals totals = preprocess(options, encoder->encoding(), out, found.storage);
     if (runtime.is_first()) {
       log::info("{}: {} documents, {} tokens, {} of them supervised", out, totals.documents, totals.tokens,
                 totals.supervised);

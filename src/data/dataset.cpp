@@ -273,7 +273,8 @@ std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encod
 }
 
 TokenTotals preprocess(const DatasetOptions& options, const Encoding& encoding,
-                       const std::filesystem::path& out, Communicator& comm) {
+                       const std::filesystem::path& out, const Storage& storage) {
+  Communicator& comm = storage.world();
   std::unique_ptr<TextFiles> files;
   agreed(comm, [&] {
     const auto paths = expand_files(options.files, options.key);
@@ -286,7 +287,7 @@ TokenTotals preprocess(const DatasetOptions& options, const Encoding& encoding,
   });
   const TextScan scan = scan_text(*files, options.threads, comm);
   const EncodeJob job{*files, scan, encoding, options.vocabulary_size, options.threads};
-  const TokenTotals totals = write_tokens(job, out, comm);
+  const TokenTotals totals = write_tokens(job, out, storage);
   check_rows(totals.documents, options, comm);
   return totals;
 }

@@ -67,9 +67,9 @@ class Dataset : public DocumentSource {
 std::unique_ptr<Dataset> open_dataset(const DatasetOptions& options, const Encoding& encoding,
                                       const Storage& storage);
 
-/// A collective: makes the token file `out` of the .jsonl files, which need not be a cache. Returns what it
-/// holds. Errors: as open_dataset; .h5 files are refused.
+/// A collective: makes the token file `out` of the .jsonl files, which need not be a cache, on every disk.
+/// Returns what it holds. Errors: as open_dataset; .h5 files are refused.
 TokenTotals preprocess(const DatasetOptions& options, const Encoding& encoding,
-                       const std::filesystem::path& out, Communicator& comm);
+                       const std::filesystem::path& out, const Storage& storage);
 
 }  // namespace ptrain

@@ -178,7 +178,12 @@ std::optional<SaveOutcome> CheckpointSaver::take_outcome() {
 
 std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
                                       std::span<const StateSlice> slices) {
-  CheckpointSaver saver(world, {.group = world});
+  return save_checkpoint(world, {.group = world}, request, slices);
+}
+
+std::filesystem::path save_checkpoint(Communicator& world, const SavePart& part, const SaveRequest& request,
+                                      std::span<const StateSlice> slices) {
+  CheckpointSaver saver(world, part);
   saver.save(request, slices);
   const std::optional<SaveOutcome> outcome = saver.take_outcome();
   if (outcome->error) throw AgreedError(*outcome->error);

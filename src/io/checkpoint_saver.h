@@ -109,5 +109,8 @@ class CheckpointSaver {
 /// checkpoints are untouched.
 std::filesystem::path save_checkpoint(Communicator& world, const SaveRequest& request,
                                       std::span<const StateSlice> slices);
+/// The same of a part, on this rank's disk.
+std::filesystem::path save_checkpoint(Communicator& world, const SavePart& part, const SaveRequest& request,
+                                      std::span<const StateSlice> slices);
 
 }  // namespace ptrain

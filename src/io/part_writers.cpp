@@ -5,6 +5,8 @@
 #include <tuple>
 
 #include "kernels/base/error.h"
+#include "parallel/comm/host_objects.h"
+#include "src/io/parts.h"
 
 namespace ptrain {
 namespace {
@@ -93,6 +95,20 @@ void deal_to_disks(std::vector<HfTensor>& tensors, std::span<const int> position
   std::stable_sort(tensors.begin(), tensors.end(), [](const HfTensor& a, const HfTensor& b) {
     return std::tie(a.group, a.part) < std::tie(b.group, b.part);
   });
+}
+
+SavePart part_of_checkpoint(const Storage& storage) {
+  if (storage.kind() == StorageKind::shared) return {.group = storage.world()};
+  const Disks& disks = storage.disks();
+  return {.group = storage.group(),
+          .index = storage.disk(),
+          .of = disks.count(),
+          .host = disks.names[static_cast<size_t>(storage.disk())]};
+}
+
+std::string name_of_save(const Storage& storage) {
+  if (storage.kind() == StorageKind::shared) return "";
+  return broadcast_text(storage.world(), new_save_name(), 0);
 }
 
 std::map<std::string, int> parts_of(std::span<const HfTensor> tensors) {

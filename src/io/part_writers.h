@@ -24,6 +24,11 @@ std::vector<int> disks_of_position(const Mesh& mesh, int position, const Disks& 
 void deal_to_disks(std::vector<HfTensor>& tensors, std::span<const int> position_of_group, const Mesh& mesh,
                    const Disks& disks);
 
+/// What this rank's disk gets of a checkpoint.
+SavePart part_of_checkpoint(const Storage& storage);
+/// A collective: tells the parts of one save from those of another; empty on shared storage.
+std::string name_of_save(const Storage& storage);
+
 /// The part of every tensor, by name.
 std::map<std::string, int> parts_of(std::span<const HfTensor> tensors);
 

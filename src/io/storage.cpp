@@ -174,4 +174,17 @@ Storage::Storage(Communicator& world, StorageKind kind, Disks disks)
   firsts_ = world.split(is_first_of_disk() ? 0 : -1, world.rank());
 }
 
+FoundStorage find_storage(Communicator& world, std::span<const std::string> hosts, StorageWish wish,
+                          std::string_view key, const fs::path& directory) {
+  const bool is_one_host = disk_of_each_host(hosts, world.size()).count() == 1;
+  Disks disks = one_disk(world.size());
+  if (is_one_host && !hosts.empty()) disks.names = {hosts[0]};
+  if (!is_one_host) disks = find_disks(world, hosts, directory);
+  StorageChoice choice;
+  agreed(world, [&] { choice = choose_storage(wish, hosts, disks, key, directory); });
+  return {.storage = Storage(world, choice.kind, std::move(disks)),
+          .is_one_host = is_one_host,
+          .why = std::move(choice.why)};
+}
+
 }  // namespace ptrain

@@ -73,4 +73,15 @@ class Storage {
   std::unique_ptr<Communicator> group_, firsts_;
 };
 
+struct FoundStorage {
+  Storage storage;
+  bool is_one_host = true;
+  std::string why;  // for people
+};
+
+/// A collective: what a wish comes to under `directory`. hosts, key: as above. Errors, agreed on: those of
+/// find_disks and choose_storage.
+FoundStorage find_storage(Communicator& world, std::span<const std::string> hosts, StorageWish wish,
+                          std::string_view key, const std::filesystem::path& directory);
+
 }  // namespace ptrain

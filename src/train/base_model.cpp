@@ -92,8 +92,11 @@ SmallFiles small_files_of(const BaseModel& base, const fs::path& model_dir) {
   if (auto file = read_object(model_dir / "tokenizer_config.json")) {
     Json& decoder = (*file)["added_tokens_decoder"];
     if (!decoder.is_object()) decoder = Json::object();
-    for (const std::string& token : tokens)
-      decoder[std::to_string(tokenizer->id_of(token).value())] = told(token);
+    for (const std::string& token : tokens) {
+      Json& entry = decoder[std::to_string(tokenizer->id_of(token).value())];
+      if (!entry.is_object()) entry = told(token);
+      entry["special"] = true;
+    }
     list_tokens(*file, tokens);
     changed["tokenizer_config.json"] = text_of(*file);
   }

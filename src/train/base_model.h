@@ -34,9 +34,8 @@ struct BaseModel {
 /// new ones. Errors: ExitCode::input: a broken config.json, file of tokens, or tokenizer.
 BaseModel read_base_model(const Config& config);
 
-/// For people: "2 special tokens: [SEP] is 512, [STOP] 513; the vocabulary grows from 512 to 514 rows".
-/// Empty where the configuration names none.
-/// tokenizer: has them.
+/// For people: "2 special tokens: [SEP] is 512, [STOP] is 513; the vocabulary grows from 512 to 514 rows".
+/// tokenizer: the one that has them. Empty where there are none.
 std::string about_special_tokens(const BaseModel& base, const Tokenizer& tokenizer);
 
 /// The small files of the model that the run writes: where tokens are added, config.json, tokenizer.json and

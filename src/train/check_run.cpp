@@ -16,6 +16,7 @@
 #include "src/io/checkpoint_saver.h"
 #include "src/io/find.h"
 #include "src/io/json.h"
+#include "src/io/part_writers.h"
 #include "src/train/config_check.h"
 #include "src/train/model_files.h"
 #include "src/train/plan_choice.h"
@@ -121,6 +122,7 @@ class RunCheck {
   std::optional<Plan> plan_;
   std::optional<HfDir> weights_;  // of a model that is not drawn at random
   std::optional<TextEncoder> encoder_;
+  std::optional<Storage> storage_;  // below the output
   RunData training_, validation_;
 };
 
@@ -194,13 +196,19 @@ void RunCheck::say_plan() const {
 }
 
 void RunCheck::look_at_data() {
+  FoundStorage found = find_storage(world_, request_.hosts, storage_wish(config_.checkpoint.storage),
+                                    loaded_.where("checkpoint.storage"), config_.output);
+  storage_.emplace(std::move(found.storage));
+  if (!found.is_one_host)
+    say("storage         {}: {}", storage_->kind() == StorageKind::per_node ? "per_node" : "shared",
+        found.why);
   const fs::path cache = fs::path(config_.output) / "data";
   training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, base_.spec,
-                            plan_->mesh.data, true, cache, device_.context.threads, world_);
+                            plan_->mesh.data, true, cache, device_.context.threads, *storage_);
   count(training_, "data.train");
   if (!config_.data.validation.empty()) {
     validation_ = open_run_data(config_, config_.data.validation, "data.validation", *encoder_, base_.spec,
-                                plan_->mesh.data, false, cache, device_.context.threads, world_);
+                                plan_->mesh.data, false, cache, device_.context.threads, *storage_);
     count(validation_, "data.validation");
   }
   const int64_t steps = config_.train.steps.value_or(training_.batches->steps(config_.train.epochs));
@@ -213,10 +221,9 @@ void RunCheck::look_at_data() {
 /// Whether the run would begin or go on.
 void RunCheck::look_at_output() {
   std::optional<int64_t> step;
+  const auto found = find_newest(*storage_, fs::path(config_.output) / "checkpoints");
   agreed(world_, [&] {
-    if (!is_first()) return;
-    const auto found = find_newest(fs::path(config_.output) / "checkpoints");
-    if (!found) return;
+    if (!is_first() || !found) return;
     const Json identity = run_identity(config_, base_, *training_.dataset);
     check_resume(found->manifest.run, identity, found->step);
     warn_of_changes(found->manifest.run, identity, found->step);
@@ -300,16 +307,17 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
   world_.broadcast(Tensor(&process, {1}, DType::i64), 0);
   const fs::path root = fs::path(config_.output) / fmt::format(".check-{}", process);
   std::optional<Scratch> scratch;
-  if (is_first()) scratch.emplace(root);
+  if (storage_->is_first_of_disk()) scratch.emplace(root);
   const double begin_s = now_s();
   HostState state(trainer);
   state.get();
-  save_checkpoint(world_,
-                  {.root = root,
-                   .small_files = small_files_of(base_, config_.model.path),
-                   .step = 1,
-                   .tensors = model_tensors(*plan_, checkpoint_dtype(config_))},
-                  slices_to_save(trainer, state));
+  SaveRequest request{.root = root,
+                      .small_files = small_files_of(base_, config_.model.path),
+                      .step = 1,
+                      .tensors = model_tensors(*plan_, checkpoint_dtype(config_), storage_->disks()),
+                      .save = name_of_save(*storage_)};
+  const MovedSlices moved(*storage_, slices_to_save(trainer, state), parts_of(request.tensors));
+  save_checkpoint(world_, part_of_checkpoint(*storage_), request, moved.slices());
   const double saved_s = now_s();
   const std::vector<StateSlice> slices = slices_to_load(trainer, state);
   const std::vector<Tensor> tensors = tensors_of(slices);
@@ -320,12 +328,10 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
     bytes += bytes_of(tensor);
     std::memset(tensor.data, 0xFF, static_cast<size_t>(bytes_of(tensor)));
   }
-  std::optional<FoundCheckpoint> found;
+  const std::optional<FoundCheckpoint> found = resume_newest(*storage_, root, slices);
   agreed(world_, [&] {
-    found = find_newest(root);
     check(found.has_value(), ExitCode::resources, "{}: what was saved there is not there", root.string());
   });
-  load_checkpoint(world_, *found, slices);
   agreed(world_, [&] {
     for (size_t i = 0; i < tensors.size(); ++i) {
       check(crc32c(tensors[i].data, static_cast<size_t>(bytes_of(tensors[i]))) == sums[i],

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "parallel/comm/communicator.h"
@@ -22,6 +24,7 @@ struct CheckRequest {
   CheckDepth depth = CheckDepth::data;
   int ranks = 1;                               // that the run would have
   std::string_view source = "mpirun started";  // the words for where that number comes from
+  std::span<const std::string> hosts = {};     // of each rank that checks; empty = not known
   std::function<void(std::string_view)> say;   // a line of what was found; called on rank 0 alone
 };
 

@@ -34,6 +34,18 @@ StateTypes state_types(Config::Precision precision) {
   fail(ExitCode::defect, "the precision is not resolved");
 }
 
+StorageWish storage_wish(Config::Storage storage) {
+  switch (storage) {
+    case Config::Storage::shared:
+      return StorageWish::shared;
+    case Config::Storage::per_node:
+      return StorageWish::per_node;
+    case Config::Storage::automatic:
+      break;
+  }
+  return StorageWish::automatic;
+}
+
 void check_offload(const ParallelConfig& parallel, const Compute& compute) {
   check(
       parallel.offload == Offload::none || compute.device == DeviceKind::cuda, ExitCode::usage,

@@ -1,4 +1,4 @@
-// From the user's configuration to what a plan needs of it.
+// From the user's configuration to what a plan, a device and the disks need of it.
 // Not for judging: check_config does that, make_plan refuses what the model does not allow.
 #pragma once
 
@@ -6,6 +6,7 @@
 
 #include "kernels/base/device.h"
 #include "parallel/plan/workload.h"
+#include "src/io/storage.h"
 #include "src/train/config.h"
 
 namespace ptrain {
@@ -27,6 +28,9 @@ Config::Device found_device(const Device& device);
 /// gradients, sums over ranks, master weights and moments in f32; the master of bf16 is kept as the 16 bits
 /// that the weight leaves out. fp8 stores as bf16 does.
 StateTypes state_types(Config::Precision precision);
+
+/// checkpoint.storage.
+StorageWish storage_wish(Config::Storage storage);
 
 /// parallel.offload against the device. Errors: ExitCode::usage where the optimizer is in host memory anyway.
 void check_offload(const ParallelConfig& parallel, const Compute& compute);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/base/progress.h"
 #include "parallel/comm/agree.h"
 #include "src/io/elements.h"
 #include "src/model/init.h"
@@ -54,6 +55,7 @@ std::vector<double> column_means(const HfDir& directory, const std::string& name
   for (int64_t row = 0; row < shape[0]; row += rows_at_once) {
     const int64_t count = std::min(rows_at_once, shape[0] - row);
     const Tensor values(block.view.data, {count, C}, DType::f32);
+    progress::tick();
     directory.read_box(name, {.begin = {row, 0}, .extent = values.shape}, values);
     const auto* value = values.as<float>();
     for (int64_t i = 0; i < count; ++i)

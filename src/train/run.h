@@ -76,9 +76,7 @@ class Run {
 
   void claim_output();
   void keep_log() const;
-  void find_storage();
-  SavePart part_of_checkpoint() const;
-  std::string name_of_save() const;
+  void open_storage();
   void copy_to_next_disk(int64_t step);
   void finish_copy();
   void find_best_model();

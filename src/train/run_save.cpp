@@ -26,7 +26,7 @@ void Run::open_saver() {
   agreed(world_, [&] {
     if (storage_->group().rank() == 0) small_files_ = small_files_of(base_, config_.model.path);
   });
-  saver_.emplace(world_, part_of_checkpoint());
+  saver_.emplace(world_, part_of_checkpoint(*storage_));
   saved_tensors_ = model_tensors(*plan_, file_dtype_, storage_->disks());
   const int64_t every = config_.checkpoint.every;
   const bool is_any_periodic = every > 0 && (done_steps_ / every + 1) * every < steps_;
@@ -62,7 +62,7 @@ SaveRequest Run::save_request(int64_t step) {
           .keep = config_.checkpoint.keep,
           .tensors = saved_tensors_,
           .run = std::move(run),
-          .save = name_of_save(),
+          .save = name_of_save(*storage_),
           .may_delete = [this](const auto& path) { return cloud_.may_delete(path); }};
 }
 

@@ -62,7 +62,7 @@ void Run::claim_output() {
   });
   has_output_ = true;
   keep_log();
-  find_storage();
+  open_storage();
   enter("looking at S3");
   cloud_.open(loaded_, output_, *storage_, environment_.search_path);
   config_ = cloud_.fetch_inputs(config_);

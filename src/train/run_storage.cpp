@@ -1,46 +1,22 @@
-#include <set>
-
 #include "kernels/base/log.h"
 #include "parallel/comm/agree.h"
-#include "parallel/comm/host_objects.h"
-#include "src/io/parts.h"
 #include "src/train/best_model.h"
+#include "src/train/config_plan.h"
 #include "src/train/run.h"
 
 namespace ptrain {
-namespace {
-
-StorageWish wish_of(Config::Storage storage) {
-  switch (storage) {
-    case Config::Storage::shared:
-      return StorageWish::shared;
-    case Config::Storage::per_node:
-      return StorageWish::per_node;
-    case Config::Storage::automatic:
-      break;
-  }
-  return StorageWish::automatic;
-}
-
-}  // namespace
 
 /// Whose disk is whose, and that this run may write to each.
-void Run::find_storage() {
-  const std::span<const std::string> hosts = environment_.hosts;
-  const bool is_one_host = std::set<std::string>(hosts.begin(), hosts.end()).size() <= 1;
-  Disks disks = one_disk(world_.size());
-  if (is_one_host && !hosts.empty()) disks.names = {hosts[0]};
-  if (!is_one_host) disks = find_disks(world_, hosts, output_);
-  StorageChoice choice;
+void Run::open_storage() {
+  FoundStorage found = find_storage(world_, environment_.hosts, storage_wish(config_.checkpoint.storage),
+                                    loaded_.where("checkpoint.storage"), output_);
   agreed(world_, [&] {
-    choice = choose_storage(wish_of(config_.checkpoint.storage), hosts, disks,
-                            loaded_.where("checkpoint.storage"), output_);
     const int replicas = config_.checkpoint.replicas;
-    check(replicas == 1 || disks.count() > 1, ExitCode::usage,
+    check(replicas == 1 || found.storage.disks().count() > 1, ExitCode::usage,
           "{} = {} needs as many disks, but there is one: {}; set it to 1",
-          loaded_.where("checkpoint.replicas"), replicas, choice.why);
+          loaded_.where("checkpoint.replicas"), replicas, found.why);
   });
-  storage_.emplace(world_, choice.kind, disks);
+  storage_.emplace(std::move(found.storage));
   agreed(world_, [&] {
     if (is_first() || !storage_->is_first_of_disk()) return;
     lock_ = RunLock(output_, environment_.job);
@@ -48,28 +24,14 @@ void Run::find_storage() {
   });
   if (config_.checkpoint.replicas > 1 && storage_->firsts() != nullptr)
     replica_.emplace(*storage_->firsts(), output_ / "checkpoints", config_.checkpoint.keep);
-  if (!is_first() || is_one_host) return;
-  const bool is_per_node = choice.kind == StorageKind::per_node;
-  log::info("storage: {}: {}", is_per_node ? "per_node" : "shared", choice.why);
+  if (!is_first() || found.is_one_host) return;
+  const bool is_per_node = storage_->kind() == StorageKind::per_node;
+  log::info("storage: {}: {}", is_per_node ? "per_node" : "shared", found.why);
   if (is_per_node && config_.checkpoint.replicas == 1 && !config_.checkpoint.upload) {
     log::warn(
         "the loss of a node's disk is not survived: its part of every checkpoint is lost with it; set "
         "checkpoint.replicas to 2, or checkpoint.upload");
   }
-}
-
-SavePart Run::part_of_checkpoint() const {
-  if (storage_->kind() == StorageKind::shared) return {.group = world_};
-  const Disks& disks = storage_->disks();
-  return {.group = storage_->group(),
-          .index = storage_->disk(),
-          .of = disks.count(),
-          .host = disks.names[static_cast<size_t>(storage_->disk())]};
-}
-
-std::string Run::name_of_save() const {
-  if (storage_->kind() == StorageKind::shared) return "";
-  return broadcast_text(world_, new_save_name(), 0);
 }
 
 /// Sets out the copies of what was just saved.

@@ -32,12 +32,13 @@ log: {tensorboard: false}
 YAML
 
 # Two ranks on each host; a and b are the disks that host-a and host-b have, $work/NAME/{a,b}.
-on_hosts() {  # name words...
+on_hosts() { verb_on_hosts "$1" "$work/c.yaml" "${@:2}"; }  # name words...
+verb_on_hosts() {  # name verb words...
   local name=$1
   shift
   mkdir -p "$work/$name/a" "$work/$name/b"
   bash "$source/tests/harness/two_hosts.sh" "${link[@]}" "$work/$name/a" "$work/$name/b" "$work/mnt" \
-    "$mpirun" --host host-a:2,host-b:2 -np 4 -x OMP_NUM_THREADS -x PTRAIN_FAULT "$build/ptrain" "$work/c.yaml" "$@"
+    "$mpirun" --host host-a:2,host-b:2 -np 4 -x OMP_NUM_THREADS -x PTRAIN_FAULT "$build/ptrain" "$@"
 }
 link=()
 export PTRAIN_FAULT=
@@ -56,7 +57,15 @@ lacks() { ! ls -d "$@" 2>/dev/null; }
 one_host() { "$mpirun" -np 4 "$build/ptrain" "$work/c.yaml" --output "$work/one/out" </dev/null; }
 expect "One host trains" one_host
 
-# 2. Two hosts, killed after the checkpoint of step 6.
+# 2. What looks first writes to both disks too.
+expect "check saves a step in parts and reads it back" \
+  exits 0 "of state are the same; removed" verb_on_hosts looked check "$work/c.yaml" --one-step
+expect "What it leaves is tokens on both disks" cmp "$work"/looked/a/out/data/*.h5 "$work"/looked/b/out/data/*.h5
+expect "and nothing else" lacks "$work"/looked/*/out/{.check-*,checkpoints,logs}
+expect "preprocess makes its file" verb_on_hosts looked preprocess "$work/c.yaml" --out "$work/mnt/tokens/rows.h5"
+expect "on both disks" cmp "$work"/looked/{a,b}/tokens/rows.h5
+
+# 3. Two hosts, killed after the checkpoint of step 6.
 killed_and_told() { killed_at_8 apart >"$work/log" 2>&1; cat "$work/log"; grep -qF "storage: per_node: host-b does not see" "$work/log" &&
   grep -qF "the loss of a node's disk is not survived" "$work/log"; }
 expect "Two hosts find out that their disks are their own" killed_and_told
@@ -72,7 +81,7 @@ expect "Logs and the like lie on the first host alone" lacks "$work"/apart/b/out
 expect "Both have the tokens" cmp "$work"/apart/a/out/data/*.h5 "$work"/apart/b/out/data/*.h5
 cp -r "$work/apart" "$work/lost"
 
-# 3. The same command goes on, with the disks swapped.
+# 4. The same command goes on, with the disks swapped.
 swap_disks apart
 expect "With their disks swapped they go on after step 6" exits 0 "goes on after step 6" on_hosts apart
 expect "The losses are those of one host, to the bit" same_losses apart/a 7
@@ -80,13 +89,12 @@ expect "The model is assembled on the first host, byte for byte that of one host
 expect "The second host has no model" lacks "$work/apart/b/out/model"
 
 exports() {
-  bash "$source/tests/harness/two_hosts.sh" "$work/apart/a" "$work/apart/b" "$work/mnt" "$mpirun" \
-    --host host-a:2,host-b:2 -np 4 "$build/ptrain" export "$work/mnt/out/checkpoints/step-00000009" "$work/mnt/exported" &&
+  verb_on_hosts apart export "$work/mnt/out/checkpoints/step-00000009" "$work/mnt/exported" &&
     "$build/ptrain" inspect "$work/apart/a/exported" && [ ! -e "$work/apart/b/exported" ]
 }
 expect "export assembles a checkpoint of both hosts on the first one" exports
 
-# 4. A disk lost.
+# 5. A disk lost.
 rm -rf "$work/lost/b"
 expect "Without host-b's disk there is no checkpoint, and what is missing is named" \
   exits 65 "part 1 of 2 is on no disk that this job sees; host-a has part 0 (written by host-a)" on_hosts lost
@@ -97,7 +105,7 @@ expect "A lost disk is survived where the next host has copies" \
   exits 0 "goes on after step 6" on_hosts copied --checkpoint.replicas 2
 expect "The losses are those of one host, to the bit" same_losses copied/a 7
 
-# 5. What does not fit is refused; a slow link is only slow.
+# 6. What does not fit is refused; a slow link is only slow.
 expect "shared is refused where it is not" \
   exits 2 "is shared, but host-b does not see what host-a writes" on_hosts refused --checkpoint.storage shared
 link=(--rate 50mbit)

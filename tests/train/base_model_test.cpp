@@ -177,6 +177,9 @@ TEST_F(Tokens, TakeRowsBehindTheVocabularyWhereItHasNoneToSpare) {
 }
 
 TEST_F(Tokens, EverySmallFileThatListsTokensListsThem) {
+  Json before = read_json(model() / "tokenizer_config.json");
+  before["added_tokens_decoder"]["0"] = {{"content", "<|endoftext|>"}, {"lstrip", true}};
+  write_text(model() / "tokenizer_config.json", before.dump());
   write_text(model() / "special_tokens_map.json",
              R"({"additional_special_tokens": [{"content": "[SEP]", "lstrip": true}, "<old>"]})");
   write_text(model() / "added_tokens.json", R"({"<|endoftext|>": 0})");
@@ -197,6 +200,7 @@ TEST_F(Tokens, EverySmallFileThatListsTokensListsThem) {
   EXPECT_EQ(settings["additional_special_tokens"], Json({"[SEP]", "<|endoftext|>", "[STOP]"}));
   EXPECT_EQ(settings["added_tokens_decoder"]["258"]["content"], "[STOP]");
   EXPECT_EQ(settings["added_tokens_decoder"]["257"]["special"], true);
+  EXPECT_EQ(settings["added_tokens_decoder"]["0"]["lstrip"], true);  // as it was told there
   EXPECT_EQ(settings["model_max_length"], 256);
   const Json map = read_json(written.path() / "special_tokens_map.json")["additional_special_tokens"];
   ASSERT_EQ(map.size(), 4u);  // [SEP] as it was told there
