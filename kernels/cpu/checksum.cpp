@@ -20,18 +20,18 @@ template <class Bits>
 }
 
 template <class Bits>
-void add_terms(Context& context, Tensor x, Tensor sum) {
+void add_terms(Context& context, Tensor x, Tensor sum, uint64_t factor) {
   int64_t* const total = sum.as<int64_t>();
   parallel_ranges(context.threads, x.numel(), min_elements_per_thread, 1024, [&](int64_t begin, int64_t end) {
-    const auto mine = static_cast<int64_t>(terms_of(static_cast<const Bits*>(x.data), begin, end));
+    const auto mine = static_cast<int64_t>(factor * terms_of(static_cast<const Bits*>(x.data), begin, end));
     std::atomic_ref(*total).fetch_add(mine, std::memory_order_relaxed);
   });
 }
 
 }  // namespace
 
-void checksum(Context& context, Tensor x, Tensor sum) {
-  with_bits(x.dtype, [&]<class Bits>() { add_terms<Bits>(context, x, sum); });
+void checksum(Context& context, Tensor x, Tensor sum, uint64_t factor) {
+  with_bits(x.dtype, [&]<class Bits>() { add_terms<Bits>(context, x, sum, factor); });
 }
 
 }  // namespace ptrain::cpu

@@ -48,7 +48,7 @@ void sum_of_squares(Context& context, Tensor x, Tensor sum);
 void embedding_forward(Context& context, Tensor ids, Tensor table, int64_t first_id, Tensor y);
 void embedding_backward(Context& context, Tensor ids, Tensor dy, int64_t first_id, Tensor dtable);
 
-void checksum(Context& context, Tensor x, Tensor sum);
+void checksum(Context& context, Tensor x, Tensor sum, uint64_t factor);
 
 void exact_sum_of_squares(Context& context, Tensor x, Tensor bins, Write write);
 void exact_total(Context& context, Tensor bins, Tensor total);

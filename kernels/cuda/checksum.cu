@@ -11,7 +11,7 @@ namespace {
 /// Bits: an unsigned integer of an element's size. A grid that is smaller than the work goes over it in
 /// turns.
 template <class Bits, int width>
-__global__ void checksum_kernel(const Bits* x, int64_t runs, int64_t* sum) {
+__global__ void checksum_kernel(const Bits* x, int64_t runs, int64_t* sum, uint64_t factor) {
   __shared__ int64_t of_block;
   if (threadIdx.x == 0) of_block = 0;
   __syncthreads();
@@ -24,24 +24,24 @@ __global__ void checksum_kernel(const Bits* x, int64_t runs, int64_t* sum) {
   }
   atomic_add(&of_block, static_cast<int64_t>(mine));
   __syncthreads();
-  if (threadIdx.x == 0) atomic_add(sum, of_block);
+  if (threadIdx.x == 0) atomic_add(sum, static_cast<int64_t>(factor * static_cast<uint64_t>(of_block)));
 }
 
 template <class Bits>
-void add_terms(Context& context, Tensor x, Tensor sum) {
+void add_terms(Context& context, Tensor x, Tensor sum, uint64_t factor) {
   with_width<Bits>(is_vectorizable(x), [&]<int width>() {
     const int64_t runs = x.numel() / width;
     const int64_t blocks = std::min(divide_up(runs, run_threads), most_run_blocks);
     launch(context, checksum_kernel<Bits, width>, dim3(static_cast<unsigned>(blocks)), run_threads, 0,
-           elements<const Bits>(x), runs, elements<int64_t>(sum));
+           elements<const Bits>(x), runs, elements<int64_t>(sum), factor);
   });
 }
 
 }  // namespace
 
-void checksum(Context& context, Tensor x, Tensor sum) {
+void checksum(Context& context, Tensor x, Tensor sum, uint64_t factor) {
   x = flattened(x);
-  with_bits(x.dtype, [&]<class Bits>() { add_terms<Bits>(context, x, sum); });
+  with_bits(x.dtype, [&]<class Bits>() { add_terms<Bits>(context, x, sum, factor); });
 }
 
 }  // namespace ptrain::cuda

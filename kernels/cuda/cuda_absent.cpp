@@ -75,7 +75,7 @@ namespace {
 [[gnu::weak]] void embedding_backward(Context&, Tensor, Tensor, int64_t, Tensor) {
   refuse();
 }
-[[gnu::weak]] void checksum(Context&, Tensor, Tensor) {
+[[gnu::weak]] void checksum(Context&, Tensor, Tensor, uint64_t) {
   refuse();
 }
 [[gnu::weak]] void exact_sum_of_squares(Context&, Tensor, Tensor, Write) {

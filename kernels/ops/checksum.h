@@ -15,8 +15,9 @@ constexpr uint64_t checksum_term(uint64_t bits, uint64_t i) {
   return h ^ (h >> 31);
 }
 
-/// sum += the terms of x's elements, modulo 2^64. Where one element has other bits the sum is another one;
-/// where several have, it is the same by chance once in 2^64.   x: contiguous, of any dtype   sum: (1) i64
-void checksum(Context& context, Tensor x, Tensor sum);
+/// sum += factor times the terms of x's elements, modulo 2^64. With an odd factor: where one element has
+/// other bits the sum is another one; where several have, it is the same by chance once in 2^64.
+/// x: contiguous, of any dtype   sum: (1) i64
+void checksum(Context& context, Tensor x, Tensor sum, uint64_t factor = 1);
 
 }  // namespace ptrain

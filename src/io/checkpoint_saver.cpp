@@ -24,9 +24,9 @@ void step_back() {
 }  // namespace
 
 SaveProgress over_ranks(Communicator& world, const SaveProgress& mine) {
-  std::array<int64_t, 2> words = {mine.has_failed, -mine.finished};
-  world.all_reduce(Tensor(words.data(), {std::ssize(words)}, DType::i64), Reduce::max);
-  return {.finished = -words[1], .has_failed = words[0] != 0};
+  std::array<int64_t, 2> words = {mine.busy, mine.failed};
+  world.all_reduce(Tensor(words.data(), {std::ssize(words)}, DType::i64));
+  return {.busy = words[0], .failed = words[1]};
 }
 
 CheckpointSaver::CheckpointSaver(Communicator& world, const SavePart& part) : world_(world), part_(part) {}
@@ -110,13 +110,13 @@ void CheckpointSaver::enter(SavePhase phase) {
 }
 
 SaveProgress CheckpointSaver::progress() const {
-  return {.finished = finished_, .has_failed = has_failed_};
+  return {.busy = finished_ < entered_, .failed = has_failed_};
 }
 
 void CheckpointSaver::advance(const SaveProgress& all) {
   if (is_idle()) return;
-  if (all.has_failed) return fail_together();
-  if (all.finished < entered_) return;
+  if (all.failed > 0) return fail_together();
+  if (all.busy > 0) return;
   switch (phase_) {
     case SavePhase::prepare:
       return enter(SavePhase::write);

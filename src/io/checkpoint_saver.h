@@ -27,13 +27,13 @@
 
 namespace ptrain {
 
-/// How far a save is, as ranks tell each other.
+/// How far a save is, as ranks tell each other: 0 or 1 of a rank, numbers of ranks over all.
 struct SaveProgress {
-  int64_t finished = 0;     // phases of this save that lie behind; over ranks: the least
-  bool has_failed = false;  // over ranks: of any
+  int64_t busy = 0;  // still at the phase
+  int64_t failed = 0;
 };
 
-/// A collective: `mine` over all ranks.
+/// A collective: the sum over all ranks.
 SaveProgress over_ranks(Communicator& world, const SaveProgress& mine);
 
 /// How a save ended, the same on every rank but for the error's speaker.

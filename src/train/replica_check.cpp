@@ -74,33 +74,49 @@ std::optional<ReplicaFault> compare_replicas(std::span<const std::vector<Replica
       fault.suspects.insert(fault.suspects.end(), holders.begin(), holders.end());
   }
   std::ranges::sort(fault.suspects);
+  fault.suspects.erase(std::unique(fault.suspects.begin(), fault.suspects.end()), fault.suspects.end());
   return fault;
 }
 
 ReplicaCheck::ReplicaCheck(Trainer& trainer, Communicator& world) : trainer_(trainer), world_(world) {
   const FlatLayout& layout = trainer.model().layout();
+  std::vector<Range> held;
   for (size_t i = 0; i < layout.pieces.size(); ++i) {
     const FlatPiece& piece = layout.pieces[i];
-    const Range held = held_of(trainer, piece);
-    if (held.count == 0) continue;
+    const Range range = held_of(trainer, piece);
+    if (range.count == 0) continue;
     const PlacedWeight& weight = trainer.model().placed()[i];
-    const Range local{held.begin - piece.elements.begin, held.count};
+    const Range local{range.begin - piece.elements.begin, range.count};
     mine_.push_back(
-        {{.key = key_of(weight.spec.piece.name, weight.box, local), .unit = piece.unit, .piece = piece.index},
-         held});
+        {.key = key_of(weight.spec.piece.name, weight.box, local), .unit = piece.unit, .piece = piece.index});
+    held.push_back(range);
   }
   int64_t own = std::ssize(mine_) * words_of_record;
   words_.resize(static_cast<size_t>(world.size()));
   world.all_gather(Tensor(&own, {1}, DType::i64), Tensor(words_.data(), {std::ssize(words_)}, DType::i64));
+
+  // What is held once is left out from here on, by all ranks alike.
+  const std::vector<std::vector<ReplicaRecord>> all = gathered();
+  std::map<int64_t, std::vector<int>> holders;  // [key]: ranks, ascending
+  for (size_t rank = 0; rank < all.size(); ++rank)
+    for (const ReplicaRecord& record : all[rank]) holders[record.key].push_back(static_cast<int>(rank));
+  const auto is_shared = [&](const ReplicaRecord& record) { return holders.at(record.key).size() > 1; };
+  for (size_t rank = 0; rank < all.size(); ++rank)
+    words_[rank] = std::ranges::count_if(all[rank], is_shared) * words_of_record;
+  for (size_t i = 0; i < mine_.size(); ++i) {
+    std::vector<int>& ranks = holders.at(mine_[i].key);
+    if (ranks.size() == 1) continue;
+    const uint64_t odd = static_cast<uint64_t>(mine_[i].key) | 1;
+    const bool is_first = ranks.front() == world.rank();
+    parts_.push_back({.values = trainer.model().owned_parameters().at(held[i]),
+                      .factor = is_first ? odd * (ranks.size() - 1) : -odd});
+    if (is_first) ranks.front() = -1;  // this rank may have both ends of a tied table
+  }
+  std::erase_if(mine_, [&](const ReplicaRecord& record) { return !is_shared(record); });
 }
 
-std::optional<ReplicaFault> ReplicaCheck::compare() {
-  trainer_.finish_exchange();
-  std::vector<ReplicaRecord> own;
-  for (const HeldPiece& piece : mine_) {
-    own.push_back(piece.record);
-    own.back().sum = trainer_.checksum(trainer_.model().owned_parameters().at(piece.held));
-  }
+std::vector<std::vector<ReplicaRecord>> ReplicaCheck::gathered() const {
+  std::vector<ReplicaRecord> own = mine_;  // what is sent is not const
   const int64_t words = std::accumulate(words_.begin(), words_.end(), int64_t{0});
   std::vector<ReplicaRecord> all(static_cast<size_t>(words / words_of_record));
   world_.all_gather_varied(Tensor(own.data(), {std::ssize(own) * words_of_record}, DType::i64),
@@ -111,7 +127,20 @@ std::optional<ReplicaFault> ReplicaCheck::compare() {
     ranks.emplace_back(begin, begin + count / words_of_record);
     begin += count / words_of_record;
   }
-  return compare_replicas(ranks);
+  return ranks;
+}
+
+uint64_t ReplicaCheck::imbalance() {
+  trainer_.finish_exchange();
+  return trainer_.checksum(parts_);
+}
+
+std::optional<ReplicaFault> ReplicaCheck::find() {
+  for (size_t i = 0; i < mine_.size(); ++i) {
+    const WeighedPart alone{.values = parts_[i].values};
+    mine_[i].sum = static_cast<int64_t>(trainer_.checksum({&alone, 1}));
+  }
+  return compare_replicas(gathered());
 }
 
 std::string to_string(const ReplicaFault& fault, const Plan& plan, std::span<const std::string> hosts) {

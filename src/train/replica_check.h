@@ -30,7 +30,7 @@ struct ReplicaFault {
   std::vector<int> others;    // the ranks that agree with each other; empty where there is no majority
 };
 
-/// [rank]: its records, each key once. Nothing where all replicas are equal.
+/// [rank]: its records. Nothing where all replicas are equal.
 std::optional<ReplicaFault> compare_replicas(std::span<const std::vector<ReplicaRecord>> ranks);
 
 /// Compares the weights over the data axis, those that are replicated over the tensor axis there as well, and
@@ -43,20 +43,21 @@ class ReplicaCheck {
   /// A collective of `world`, which is of the host, not the one tensors travel on.
   ReplicaCheck(Trainer& trainer, Communicator& world);
 
-  /// A collective, between steps. Waits for the exchange of the last step.
-  std::optional<ReplicaFault> compare();
+  /// Between steps; waits for the exchange of the last one. Of n replicas one counts its checksum n - 1 times
+  /// and the others take theirs off, each tensor with an odd factor of its own: over all ranks the sum modulo
+  /// 2^64 is 0 where all replicas are equal, and else by chance once in 2^64.
+  uint64_t imbalance();
+  /// A collective: which they are.
+  std::optional<ReplicaFault> find();
 
  private:
-  /// A part of a weight that this rank holds, as the layers read it; under ZeRO-3 its shards.
-  struct HeldPiece {
-    ReplicaRecord record;
-    Range held;
-  };
+  std::vector<std::vector<ReplicaRecord>> gathered() const;
 
   Trainer& trainer_;
   Communicator& world_;
-  std::vector<HeldPiece> mine_;
-  std::vector<int64_t> words_;  // [rank]: of its records
+  std::vector<ReplicaRecord> mine_;  // what other ranks hold too, as the layers read it; under ZeRO-3 shards
+  std::vector<WeighedPart> parts_;   // the same
+  std::vector<int64_t> words_;       // [rank]: of its records
 };
 
 /// "model.norm.weight and 2 more tensors: rank 3 (host b) holds other values than ranks 0, 1, 2".

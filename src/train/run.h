@@ -98,7 +98,8 @@ class Run {
   void go_back_to_files();
   void note_start();
   void watch_for_spikes(const StepResult& result);
-  void check_replicas(int64_t step);
+  uint64_t imbalance_of_replicas();
+  void name_replicas_that_differ();
   bool lacks_evaluation();
   void open_saver();
   /// What a failed save means: the next one may succeed, or there is none.

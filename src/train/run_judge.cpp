@@ -176,24 +176,28 @@ void Run::watch_for_spikes(const StepResult& result) {
               spike->window);
 }
 
-/// Errors: numerical, where ranks that should hold the same weights do not.
-void Run::check_replicas(int64_t step) {
-  if (world_.size() == 1) return;
+uint64_t Run::imbalance_of_replicas() {
+  if (world_.size() == 1) return 0;
   enter("comparing replicas");
   const PhaseSpan phase(tracer(), "replicas");
-  const double begin_s = unix_time();
   if (!replica_check_) replica_check_.emplace(*trainer_, world_);
-  const std::optional<ReplicaFault> fault = replica_check_->compare();
-  if (is_first()) log::debug("step {}: replicas compared in {:.4f} s", step, unix_time() - begin_s);
-  // The same on all ranks.
-  if (!fault) return enter("training");
+  const uint64_t imbalance = replica_check_->imbalance();
+  enter("training");
+  return imbalance;
+}
+
+/// Errors: numerical, always.
+void Run::name_replicas_that_differ() {
   finish_save();  // what is under way was compared before it was taken
+  enter("comparing replicas");
+  const std::optional<ReplicaFault> fault = replica_check_->find();
   agreed(world_, [&] {
+    check(fault.has_value(), "checksums of replicas do not add up, but each is equal");
     fail(
         ExitCode::numerical,
         "after step {}: {}. They were the same until now: a fault of memory or arithmetic there. Leave that "
         "host out; the same command goes on from the last checkpoint, which was compared before it was saved",
-        step, to_string(*fault, *plan_, environment_.hosts));
+        step_, to_string(*fault, *plan_, environment_.hosts));
   });
 }
 

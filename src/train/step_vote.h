@@ -11,6 +11,7 @@ struct StepVote {
   bool is_stop_wanted = false;    // by any rank
   bool is_state_damaged = false;  // on any rank
   SaveProgress save;
+  uint64_t imbalance = 0;  // ReplicaCheck::imbalance(); the sum over ranks, modulo 2^64
 };
 
 /// A collective: every rank's vote as one, the same everywhere.

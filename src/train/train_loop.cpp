@@ -40,11 +40,13 @@ void Run::evaluate(int64_t step) {
 /// is_saving: the state of this step is to be saved.
 StepVote Run::vote(bool is_saving) {
   const double begin_s = unix_time();
-  const bool is_damaged = is_saving && !trainer_->holds_finite_state();
+  StepVote mine{.is_stop_wanted = environment_.is_stop_wanted && environment_.is_stop_wanted(),
+                .is_state_damaged = is_saving && !trainer_->holds_finite_state()};
+  const int64_t between = config_.train.check_replicas_every;
+  if (between > 0 && (is_saving || step_ % between == 0)) mine.imbalance = imbalance_of_replicas();
+  mine.save = saver_->progress();
   if (is_saving) progress_.checkpoint_stall_s += unix_time() - begin_s;
-  return over_ranks(world_, {.is_stop_wanted = environment_.is_stop_wanted && environment_.is_stop_wanted(),
-                             .is_state_damaged = is_damaged,
-                             .save = saver_->progress()});
+  return over_ranks(world_, mine);
 }
 
 /// Returns false when it was asked to stop before the end.
@@ -73,12 +75,11 @@ bool Run::train() {
     const bool is_stop = !is_last && all.is_stop_wanted;
     const bool is_save = is_save_due || is_stop;
     if (is_save && !is_save_due) all = vote(true);
+    if (all.imbalance != 0) name_replicas_that_differ();
     const bool is_eval_due = config_.evaluation.every > 0 && step % config_.evaluation.every == 0;
     // Asked to stop it saves first; the next start makes up for the evaluation.
     if (validation_.batches && (is_eval_due || is_last) && !is_stop) evaluate(step);
     const double begin_s = unix_time();
-    const int64_t between = config_.train.check_replicas_every;
-    if (between > 0 && (is_save || step % between == 0)) check_replicas(step);
     if (is_save) {
       if (all.is_state_damaged) {
         leave_damaged_state(step);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "parallel/comm/mesh_comms.h"
@@ -52,6 +53,12 @@ struct FaultSite {
 /// whole vocabulary. `logits`: (N, V) f32, rows in the order of the micro-batch; valid during the call.
 using LogitsOf = std::function<void(int64_t step, int micro, Tensor logits)>;
 
+/// What counts `factor` times in a sum of checksums; see kernels/ops/checksum.h.
+struct WeighedPart {
+  Tensor values;
+  uint64_t factor = 1;
+};
+
 class Trainer {
  public:
   /// Every rank of `world` calls, with the same plan; allocates everything that step() needs, or evaluate()
@@ -71,8 +78,8 @@ class Trainer {
   /// Whether this rank's weights and moments are numbers below largest_norm. Waits for the exchange of the
   /// last step.
   bool holds_finite_state();
-  /// Of a part of what it holds, on its device; see kernels/ops/checksum.h.
-  int64_t checksum(Tensor values);
+  /// Of parts of what it holds, all on one device, added up modulo 2^64. Waits for it once.
+  uint64_t checksum(std::span<const WeighedPart> parts);
   /// A fault on purpose, where one is asked for: one bit of this rank's first weight.
   void flip_planted(int64_t step);
 

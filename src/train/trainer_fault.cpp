@@ -62,9 +62,12 @@ bool Trainer::holds_finite_state() {
   return !is_beyond({model_.parameters()}, largest_norm) && !is_beyond(state, largest_norm);
 }
 
-int64_t Trainer::checksum(Tensor values) {
-  return sum_on<int64_t>(values.device,
-                         [&](Context& context, Tensor sum) { ptrain::checksum(context, values, sum); });
+uint64_t Trainer::checksum(std::span<const WeighedPart> parts) {
+  if (parts.empty()) return 0;
+  const auto sum = sum_on<int64_t>(parts.front().values.device, [&](Context& context, Tensor all) {
+    for (const WeighedPart& part : parts) ptrain::checksum(context, part.values, all, part.factor);
+  });
+  return static_cast<uint64_t>(sum);
 }
 
 void Trainer::look_at_state(Probe& probe) {

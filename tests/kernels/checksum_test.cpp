@@ -83,6 +83,11 @@ TEST(Checksum, AddsToWhatIsThereAndWantsContiguousElements) {
   int64_t twice = sum;
   checksum(context, Tensor(x.data(), {4}, DType::f32), Tensor(&twice, {1}, DType::i64));
   EXPECT_EQ(twice - sum, sum - 5);
+  for (const uint64_t factor : {uint64_t{3}, -uint64_t{1}, uint64_t{0x9E3779B97F4A7C15}}) {
+    int64_t weighed = 5;
+    checksum(context, Tensor(x.data(), {4}, DType::f32), Tensor(&weighed, {1}, DType::i64), factor);
+    EXPECT_EQ(static_cast<uint64_t>(weighed) - 5, factor * static_cast<uint64_t>(sum - 5));
+  }
   Tensor columns(x.data(), {2, 1}, DType::f32);
   columns.row_stride = 2;
   EXPECT_THROW(checksum(context, columns, out), Error);

@@ -4,11 +4,11 @@
 
 #include "src/io/json.h"
 #include "src/model/host_flat.h"
-#include "src/train/replica_check.h"
 #include "tests/support/curve.h"
 #include "tests/support/emulation/emulated_device.h"
 #include "tests/support/run_devices.h"
 #include "tests/support/tolerances.h"
+#include "tests/train/compared_replicas.h"
 
 namespace ptrain {
 namespace {
@@ -117,7 +117,7 @@ TEST(DeviceReplicas, ABitThatFlipsInOneGpusMemoryIsFound) {
       load_golden_weights(golden.weights, trainer);
       ReplicaCheck replicas(trainer, world);
       trainer.step(batches, 1, golden.steps);
-      EXPECT_FALSE(replicas.compare()) << name_of(c);
+      EXPECT_FALSE(compared(replicas, world)) << name_of(c);
       for (const PlacedWeight& weight : trainer.model().placed()) {
         if (world.rank() != 1 || weight.spec.role != Role::norm_2) continue;
         const Tensor one = trainer.model().owned_parameters().at({weight.offset + 3, 1});
@@ -128,7 +128,7 @@ TEST(DeviceReplicas, ABitThatFlipsInOneGpusMemoryIsFound) {
         from_host(trainer.model().context(), host, one);
         break;
       }
-      const auto fault = replicas.compare();
+      const auto fault = compared(replicas, world);
       ASSERT_TRUE(fault) << name_of(c);
       EXPECT_EQ(fault->suspects, (std::vector<int>{0, 1}));
       EXPECT_EQ(fault->tensors, 1);

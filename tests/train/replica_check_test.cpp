@@ -6,6 +6,7 @@
 #include "kernels/base/fault.h"
 #include "tests/support/curve.h"
 #include "tests/support/ranks.h"
+#include "tests/train/compared_replicas.h"
 
 namespace ptrain {
 namespace {
@@ -50,6 +51,28 @@ TEST(Replicas, TheMajorityNamesTheRankThatDiffers) {
   EXPECT_FALSE(compared({}));
 }
 
+TEST(StepVote, IsTheSameOnAllRanksAndItsSumLosesNoCarry) {
+  run_ranks(4, [&](Communicator& world) {
+    const auto rank = static_cast<uint64_t>(world.rank());
+    const auto sum = [&](uint64_t mine) { return over_ranks(world, {.imbalance = mine}).imbalance; };
+    EXPECT_EQ(sum(0), 0u);
+    const uint64_t odd = 0x9E3779B97F4A7C15;
+    EXPECT_EQ(sum(rank == 2 ? 3 * odd : -odd), 0u);
+    EXPECT_EQ(sum(rank == 2 ? 3 * odd + 1 : -odd), 1u);
+    EXPECT_EQ(sum(~uint64_t{0}), -uint64_t{4});
+    EXPECT_EQ(sum(uint64_t{1} << 63), 0u);
+
+    const StepVote all = over_ranks(
+        world,
+        {.is_stop_wanted = rank == 3, .save = {.busy = rank < 2, .failed = rank == 1}, .imbalance = rank});
+    EXPECT_TRUE(all.is_stop_wanted);
+    EXPECT_FALSE(all.is_state_damaged);
+    EXPECT_EQ(all.save.busy, 2);
+    EXPECT_EQ(all.save.failed, 1);
+    EXPECT_EQ(all.imbalance, 6u);
+  });
+}
+
 TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
   const CurveCase golden("llama-gqa-tied");
   struct Case {
@@ -64,6 +87,11 @@ TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
            {{.tensor = 3, .is_sequence_parallel = true}, 1, {1}},
            {{.tensor = 2, .data = 2, .zero = 0}, 3, {3}},
            {{.pipeline = 2}, 1, {}},
+           // Rank 0 has both ends of the tied table.
+           {{.pipeline = 2, .schedule = ScheduleName::zero_bubble, .chunks = 2}, 1, {}},
+           {{.pipeline = 2, .data = 2, .zero = 0, .schedule = ScheduleName::zero_bubble, .chunks = 2},
+            3,
+            {2, 3}},
            {{.data = 3, .zero = 3}, 1, {}},
        }) {
     run_ranks(c.grid.world(), [&](Communicator& world) {
@@ -75,7 +103,7 @@ TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
       ReplicaCheck replicas(trainer, world);
       for (int64_t step = 1; step <= 2; ++step) {
         trainer.step(batches, step, golden.steps);
-        EXPECT_FALSE(replicas.compare()) << to_string(c.grid);
+        EXPECT_FALSE(compared(replicas, world)) << to_string(c.grid);
       }
       // One bit of a norm, which every rank of a stage holds.
       for (size_t i = 0; i < trainer.model().placed().size() && world.rank() == c.flipped; ++i) {
@@ -87,7 +115,7 @@ TEST(Replicas, AreEqualOnEveryGridAndAFlippedBitIsFoundWithItsRank) {
         *bits ^= 1u << 9;
         break;
       }
-      const auto fault = replicas.compare();
+      const auto fault = compared(replicas, world);
       EXPECT_EQ(fault.has_value(), !c.suspects.empty()) << to_string(c.grid);
       if (!fault) return;
       EXPECT_EQ(fault->suspects, c.suspects) << to_string(c.grid);
@@ -113,7 +141,8 @@ TEST(Replicas, AFlippedBitStaysWhereEveryRankUpdatesAll) {
     trainer.step(batches, 1, golden.steps);
     trainer.flip_planted(1);
     for (int64_t step = 2; step <= 6; ++step) trainer.step(batches, step, golden.steps);
-    const auto fault = ReplicaCheck(trainer, world).compare();
+    ReplicaCheck replicas(trainer, world);
+    const auto fault = compared(replicas, world);
     ASSERT_TRUE(fault);
     EXPECT_EQ(fault->suspects.size(), 1u);
     EXPECT_EQ(fault->others.size(), 2u);
