@@ -116,6 +116,7 @@ constexpr ForeignKey table[] = {
     {"train_on_inputs", axolotl, "data.mask_prompt", "the opposite: false means true"},
     {"dataloader_num_workers", hf, "", "text is tokenized once, ahead, and read from a file"},
     {"chat_template", axolotl, "", "that of the model's tokenizer_config.json"},
+    {"tokens", axolotl, "data.special_tokens", "a JSON file that lists them: {\"tokens\": [\"[SEP]\"]}"},
     // Output.
     {"output_dir", hf_axolotl, "output", ""},
     {"dump_folder", titan, "output", ""},
