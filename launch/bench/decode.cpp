@@ -30,7 +30,8 @@ void load_or_make_weights(Runtime& runtime, const Config& config, const ModelSpe
     return make_up_weights(runtime.context, spec, decoder.placed(), decoder.parameters());
   std::optional<HfDir> files;
   agreed(runtime.world, [&] { files = HfDir::open(config.model.path); });
-  load_weights(runtime.world, *files, decoder.placed(), runtime.context, decoder.parameters());
+  load_weights(runtime.world, *files, {.spec = spec}, decoder.placed(), runtime.context,
+               decoder.parameters());
 }
 
 }  // namespace

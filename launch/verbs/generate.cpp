@@ -87,7 +87,8 @@ int generate(Runtime& runtime, const LoadedConfig& loaded) {
   Decoder decoder(task.spec, comms.tensor.get(), runtime.context,
                   static_cast<int64_t>(task.prompt.size()) + task.count,
                   state_types(compute.precision).param);
-  load_weights(runtime.world, *task.weights, decoder.placed(), runtime.context, decoder.parameters());
+  load_weights(runtime.world, *task.weights, {.spec = task.spec}, decoder.placed(), runtime.context,
+               decoder.parameters());
   Sampler sampler(task.sampling);
   const std::set<int32_t> ends(task.text.eos_ids.begin(), task.text.eos_ids.end());
   StreamDecoder stream(*task.tokenizer, Skip::special);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
@@ -35,6 +36,11 @@ Disks find_disks(Communicator& world, std::span<const std::string> hosts,
 
 enum class StorageKind { shared, per_node };
 enum class StorageWish { automatic, shared, per_node };
+
+/// As checkpoint.storage names it.
+constexpr std::string_view name_of(StorageKind kind) {
+  return kind == StorageKind::per_node ? "per_node" : "shared";
+}
 
 struct StorageChoice {
   StorageKind kind = StorageKind::shared;

@@ -79,7 +79,7 @@ std::string about_special_tokens(const BaseModel& base, const Tokenizer& tokeniz
   return text + fmt::format("the vocabulary grows from {} to {} rows", base.new_rows.begin, base.spec.V);
 }
 
-SmallFiles small_files_of(const BaseModel& base, const fs::path& model_dir) {
+SmallFiles small_files_of(const BaseModel& base, const fs::path& model_dir, const Tokenizer* tokenizer) {
   if (base.special_tokens.empty()) return {.directory = model_dir};
   const std::vector<std::string>& tokens = base.special_tokens;
   std::map<std::string, std::string> changed;
@@ -88,7 +88,6 @@ SmallFiles small_files_of(const BaseModel& base, const fs::path& model_dir) {
   config["vocab_size"] = base.spec.V;
   changed["config.json"] = text_of(config);
 
-  const auto tokenizer = Tokenizer::load(model_dir, tokens);
   if (auto file = read_object(model_dir / "tokenizer_config.json")) {
     Json& decoder = (*file)["added_tokens_decoder"];
     if (!decoder.is_object()) decoder = Json::object();

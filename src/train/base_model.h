@@ -40,7 +40,9 @@ std::string about_special_tokens(const BaseModel& base, const Tokenizer& tokeniz
 
 /// The small files of the model that the run writes: where tokens are added, config.json, tokenizer.json and
 /// what else lists tokens (tokenizer_config.json, special_tokens_map.json, added_tokens.json) say so.
-SmallFiles small_files_of(const BaseModel& base, const std::filesystem::path& model_dir);
+/// tokenizer: the one that has them; may be null where there are none.
+SmallFiles small_files_of(const BaseModel& base, const std::filesystem::path& model_dir,
+                          const Tokenizer* tokenizer);
 
 /// For verbs that read a model as it is. Errors: ExitCode::usage where data.special_tokens is given.
 void refuse_special_tokens(const LoadedConfig& loaded);

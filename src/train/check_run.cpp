@@ -199,9 +199,7 @@ void RunCheck::look_at_data() {
   FoundStorage found = find_storage(world_, request_.hosts, storage_wish(config_.checkpoint.storage),
                                     loaded_.where("checkpoint.storage"), config_.output);
   storage_.emplace(std::move(found.storage));
-  if (!found.is_one_host)
-    say("storage         {}: {}", storage_->kind() == StorageKind::per_node ? "per_node" : "shared",
-        found.why);
+  if (!found.is_one_host) say("storage         {}: {}", name_of(storage_->kind()), found.why);
   const fs::path cache = fs::path(config_.output) / "data";
   training_ = open_run_data(config_, config_.data.train, "data.train", *encoder_, base_.spec,
                             plan_->mesh.data, true, cache, device_.context.threads, *storage_);
@@ -311,8 +309,13 @@ void RunCheck::save_and_read_back(Trainer& trainer) {
   const double begin_s = now_s();
   HostState state(trainer);
   state.get();
+  SmallFiles small_files;
+  agreed(world_, [&] {
+    if (storage_->is_first_of_disk())
+      small_files = small_files_of(base_, config_.model.path, encoder_->tokenizer.get());
+  });
   SaveRequest request{.root = root,
-                      .small_files = small_files_of(base_, config_.model.path),
+                      .small_files = std::move(small_files),
                       .step = 1,
                       .tensors = model_tensors(*plan_, checkpoint_dtype(config_), storage_->disks()),
                       .save = name_of_save(*storage_)};

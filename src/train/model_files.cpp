@@ -27,8 +27,7 @@ size_t end_of_batch(const std::vector<HfTensor>& tensors, size_t begin) {
   return end;
 }
 
-}  // namespace
-
+/// What this rank wants of the model's files: its local boxes, into `flat` at their places.
 std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, Tensor flat) {
   std::vector<WantedSlice> wanted;
   for (const PlacedWeight& weight : placed) {
@@ -40,17 +39,7 @@ std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, 
   return wanted;
 }
 
-void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
-                  Tensor flat) {
-  load_slices(world, source_of(directory), wanted_slices(placed, flat));
-}
-
-void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
-                  const Context& context, Tensor parameters) {
-  HostFlat host(context, parameters, parameters.dtype);
-  load_weights(world, directory, placed, host.view());
-  host.put();
-}
+}  // namespace
 
 void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base,
                   const std::vector<PlacedWeight>& placed, const Context& context, Tensor parameters) {

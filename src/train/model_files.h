@@ -16,20 +16,9 @@
 
 namespace ptrain {
 
-/// What this rank wants of the model's files: its local boxes, into `flat` at their places.
-std::vector<WantedSlice> wanted_slices(const std::vector<PlacedWeight>& placed, Tensor flat);
-
-/// Collective: reads the weights of all ranks, each byte once. A tied table may be stored under the name of
-/// the embedding alone. Errors: ExitCode::input, with what config.json says where a shape differs.
-/// flat: on the host, of any float dtype.
-void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
-                  Tensor flat);
-
-/// The same into parameters on any device.
-void load_weights(Communicator& world, const HfDir& directory, const std::vector<PlacedWeight>& placed,
-                  const Context& context, Tensor parameters);
-
-/// The same with the new rows of a base model; into a trainer's with its master values.
+/// Collective: reads the weights of all ranks, each byte once, and makes the new rows of `base`. A tied table
+/// may be stored under the name of the embedding alone. Errors: ExitCode::input, with what config.json says
+/// where a shape differs. parameters: on any device; of a trainer its master values too.
 void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base,
                   const std::vector<PlacedWeight>& placed, const Context& context, Tensor parameters);
 void load_weights(Communicator& world, const HfDir& directory, const BaseModel& base, Trainer& trainer);

@@ -68,15 +68,18 @@ Json run_identity(const Config& config, const BaseModel& base, const DocumentSou
 void check_resume(const Json& saved, const Json& now, int64_t step) {
   const Json& fixed = now.at("fixed");
   const Json old_fixed = saved.value("fixed", Json::object());
-  Json all = {{"data.special_tokens", ""}};  // before the data, which they change
-  all.update(fixed);
-  all.update(old_fixed);
-  for (const auto& [key, any] : all.items()) {
+  const auto compare = [&](const std::string& key) {
     const Json old = old_fixed.value(key, Json("nothing")), value = fixed.value(key, Json("nothing"));
     check(old == value, ExitCode::usage,
           "{}: the checkpoint of step {} was made with {}, now it is {}; put it back, or give another output",
           key, step, named_value(saved, key, old), named_value(now, key, value));
-  }
+  };
+  // What one of them lacks comes first: it may be why others differ, as special tokens change the data.
+  for (const auto& [key, value] : fixed.items())
+    if (!old_fixed.contains(key)) compare(key);
+  for (const auto& [key, value] : old_fixed.items())
+    if (!fixed.contains(key)) compare(key);
+  for (const auto& [key, value] : fixed.items()) compare(key);
 }
 
 void warn_of_changes(const Json& saved, const Json& now, int64_t step) {

@@ -24,7 +24,8 @@ void Run::open_saver() {
     identity_["configuration"] = fmt::format("{:016x}", hash_of(text));
   }
   agreed(world_, [&] {
-    if (storage_->group().rank() == 0) small_files_ = small_files_of(base_, config_.model.path);
+    if (storage_->is_first_of_disk())
+      small_files_ = small_files_of(base_, config_.model.path, encoder_->tokenizer.get());
   });
   saver_.emplace(world_, part_of_checkpoint(*storage_));
   saved_tensors_ = model_tensors(*plan_, file_dtype_, storage_->disks());

@@ -25,9 +25,9 @@ void Run::open_storage() {
   if (config_.checkpoint.replicas > 1 && storage_->firsts() != nullptr)
     replica_.emplace(*storage_->firsts(), output_ / "checkpoints", config_.checkpoint.keep);
   if (!is_first() || found.is_one_host) return;
-  const bool is_per_node = storage_->kind() == StorageKind::per_node;
-  log::info("storage: {}: {}", is_per_node ? "per_node" : "shared", found.why);
-  if (is_per_node && config_.checkpoint.replicas == 1 && !config_.checkpoint.upload) {
+  log::info("storage: {}: {}", name_of(storage_->kind()), found.why);
+  if (storage_->kind() == StorageKind::per_node && config_.checkpoint.replicas == 1 &&
+      !config_.checkpoint.upload) {
     log::warn(
         "the loss of a node's disk is not survived: its part of every checkpoint is lost with it; set "
         "checkpoint.replicas to 2, or checkpoint.upload");
